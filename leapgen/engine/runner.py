@@ -1,0 +1,106 @@
+"""Runs the model: a step's chunks in, one row of logits for each sample out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from leapgen.config import EngineConfig
+from leapgen.engine import attention, support
+from leapgen.engine.cache import GrowingKVCache, KVCache
+from leapgen.engine.plan import StepPlan
+from leapgen.engine.scheduler import Chunk, PoolTooSmallError
+
+
+class Runner:
+    """The model and its KV cache.
+
+    The model's attention implementation is switched only while a step runs, so between steps it is as the user left it.
+
+    Raises:
+        UnsupportedModelError: the model cannot be served exactly.
+        PoolTooSmallError: the KV limit does not hold two pages.
+    """
+
+    def __init__(self, model: PreTrainedModel, config: EngineConfig) -> None:
+        attention.register()
+        self.model = model
+        self.context_length = support.check_config(model, config.context_length)
+        self.vocab_size = model.get_input_embeddings().weight.shape[0]
+        self.input_device = model.get_input_embeddings().weight.device
+        if self.input_device.type == "meta":  # offloaded by accelerate: its hooks move the inputs
+            self.input_device = model.device
+        self._configs = support.attention_configs(model)
+        probe = GrowingKVCache(num_pages=8, page_size=4)
+        support.check_forward(self, probe)
+        num_pages = _pages_within(config, probe, self.context_length)
+        self.cache = KVCache(probe.specs, num_pages, config.page_size)
+
+    def forward(self, chunks: list[Chunk]) -> Tensor:
+        """One forward pass; logits [samples, vocab] in the order of the chunks' ``samples``."""
+        starts, ends = [c.start for c in chunks], [c.end for c in chunks]
+        plan = StepPlan.build(self.cache, [c.sequence.pages for c in chunks], starts, ends)
+        tokens = [token for c in chunks for token in c.sequence.tokens[c.start : c.end]]
+        rows = np.array([plan.query_starts[i] + length - 1 - c.start
+                         for i, c in enumerate(chunks) for length, _ in c.samples], dtype=np.int64)
+        unique, order = np.unique(rows, return_inverse=True)
+        logits = self.run(tokens, plan, unique)
+        return logits if np.array_equal(unique, rows) else logits[torch.from_numpy(order).to(logits.device)]
+
+    @torch.no_grad()
+    def run(self, tokens: list[int], plan: StepPlan, rows: np.ndarray) -> Tensor:
+        """Logits [rows, vocab] of a packed step: tokens [total], the plan that says whose they are, rows [rows]."""
+        if self.model.training:
+            raise RuntimeError("the model is in training mode: dropout would change what it computes. Call model.eval().")
+        device = self.input_device
+        with self._paged_attention():
+            output = self.model(
+                input_ids=torch.tensor([tokens], device=device),  # [1, total]
+                position_ids=torch.from_numpy(plan.positions).to(device)[None],  # [1, total]
+                use_cache=False, leapgen_plan=plan,
+                logits_to_keep=torch.from_numpy(rows).to(device))
+        return output.logits[0]
+
+    @contextmanager
+    def _paged_attention(self) -> Iterator[None]:
+        before = [config._attn_implementation for config in self._configs]
+        for config in self._configs:
+            config._attn_implementation = attention.NAME
+        try:
+            yield
+        finally:
+            for config, implementation in zip(self._configs, before, strict=True):
+                config._attn_implementation = implementation
+
+
+def _pages_within(config: EngineConfig, probe: KVCache, context_length: int) -> int:
+    """How many pages the limit allows, and never more than a full batch of full contexts could use."""
+    page_bytes = probe.bytes_per_token * config.page_size
+    limit = config.kv_cache_bytes
+    if limit is None:
+        limit = _free_bytes(probe) * config.kv_cache_fraction
+    pages = int(limit // page_bytes)
+    if pages < 2:
+        raise PoolTooSmallError(f"a KV limit of {int(limit)} bytes holds {pages} pages of {page_bytes} bytes "
+                                f"({config.page_size} tokens); at least two are needed. Raise kv_cache_bytes or kv_cache_fraction.")
+    return min(pages, config.max_batch_size * -(-context_length // config.page_size))
+
+
+def _free_bytes(probe: KVCache) -> float:
+    """Free memory the pool may be cut from: of the device that, for the layers it holds, has the least."""
+    layers: dict[torch.device, int] = {}
+    for spec in probe.specs.values():
+        layers[spec.device] = layers.get(spec.device, 0) + spec.bytes_per_token
+    return min(_free_on(device) * probe.bytes_per_token / held for device, held in layers.items())
+
+
+def _free_on(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available

@@ -1,0 +1,143 @@
+"""From logits to tokens: every row with its own settings and its own random number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Rows
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from leapgen.config import SamplingConfig
+from leapgen.engine.sequence import Sequence
+from leapgen.engine.stream import uniforms
+
+# Candidates taken beyond top-k, so that tokens tied with the k-th (common in bfloat16) are kept without a sort.
+TIE_SLACK = 32
+
+
+class Sampled(NamedTuple):
+    """Plain Python lists, one entry a row; log-probabilities are None where the row's config does not ask for them."""
+
+    tokens: list[int]
+    logprobs: list[float | None]  # under the model: the logits as they came
+    sampling_logprobs: list[float | None]  # under the distribution the token was drawn from
+
+
+class NonFiniteLogitsError(FloatingPointError):
+    """The model produced NaN or infinite logits."""
+
+    def __init__(self, path: int, position: int) -> None:
+        super().__init__(f"non-finite logits for path {path} at position {position}: the model's output there is NaN or "
+                         "infinite (half precision overflow, or damaged weights?)")
+        self.path, self.position = path, position
+
+
+def sample(logits: Tensor, lengths: Rows[int], sequences: Rows[Sequence]) -> Sampled:
+    """Draws one token a row.
+
+    Args:
+        logits: [rows, vocab], any float dtype; computed in float32, or float64 if it is.
+        lengths: tokens row i's sequence had when its logits were computed: the position of the token drawn.
+        sequences: whose settings, tokens and random stream row i uses.
+
+    Raises:
+        NonFiniteLogitsError: names the first path and position concerned.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    normalisers = logits.logsumexp(dim=-1)
+    finite = normalisers.isfinite()
+    if not finite.all():
+        row = int((~finite).nonzero()[0])
+        raise NonFiniteLogitsError(sequences[row].stream.path, lengths[row])
+    draws = uniforms([s.stream for s in sequences], lengths)
+    tokens = torch.empty(len(sequences), dtype=torch.int64, device=logits.device)
+    sampling_logprobs = torch.zeros(len(sequences), dtype=logits.dtype, device=logits.device)
+    for config, rows in _rows_by_config(sequences):
+        index = torch.tensor(rows, device=logits.device)
+        scores = _processed(logits[index], config, [lengths[r] for r in rows], [sequences[r] for r in rows])
+        drawn, logprobs = draw(scores, config, torch.from_numpy(draws[rows]).to(logits.device))
+        tokens[index] = drawn
+        sampling_logprobs[index] = logprobs
+    logprobs = logits.gather(1, tokens[:, None])[:, 0] - normalisers
+    asked = [s.sampling.logprobs for s in sequences]
+    return Sampled(tokens.tolist(), [p if a else None for p, a in zip(logprobs.tolist(), asked, strict=True)],
+                   [p if a else None for p, a in zip(sampling_logprobs.tolist(), asked, strict=True)])
+
+
+def _rows_by_config(sequences: Rows[Sequence]) -> list[tuple[SamplingConfig, list[int]]]:
+    """Rows with the same settings go together, so that no row's result depends on another's settings."""
+    groups: dict[int, tuple[SamplingConfig, list[int]]] = {}
+    for row, sequence in enumerate(sequences):
+        groups.setdefault(id(sequence.sampling), (sequence.sampling, []))[1].append(row)
+    return list(groups.values())
+
+
+def _processed(scores: Tensor, config: SamplingConfig, lengths: list[int], sequences: list[Sequence]) -> Tensor:
+    """Minimum length, repetition penalty and the user's processors; scores [rows, vocab] is our own copy."""
+    for row, (length, sequence) in enumerate(zip(lengths, sequences, strict=True)):
+        if length < sequence.min_length and sequence.stop_tokens:
+            scores[row, sorted(t for t in sequence.stop_tokens if t < scores.shape[1])] = -torch.inf
+    if config.repetition_penalty == 1.0 and not config.logits_processors:
+        return scores
+    for row, (length, sequence) in enumerate(zip(lengths, sequences, strict=True)):
+        input_ids = torch.tensor([sequence.tokens[:length]], device=scores.device)
+        if config.repetition_penalty != 1.0:
+            seen = input_ids[0].unique()
+            old = scores[row, seen]
+            scores[row, seen] = torch.where(old < 0, old * config.repetition_penalty, old / config.repetition_penalty)
+        for processor in config.logits_processors:
+            scores[row] = processor(input_ids, scores[row : row + 1])[0]
+    return scores
+
+
+def draw(scores: Tensor, config: SamplingConfig, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Temperature, top-k, top-p, min-p and the draw by inversion, all rows in one pass.
+
+    Args:
+        scores: [rows, vocab], float32 or float64.
+        uniform: [rows], float64 in [0, 1).
+
+    Returns:
+        Token ids [rows] (int64) and their log-probabilities [rows] under the filtered distribution.
+    """
+    if config.temperature == 0:
+        tokens = scores.argmax(dim=-1)
+        return tokens, torch.zeros_like(scores[:, 0])
+    candidates, ids = _candidates(scores, config)
+    candidates = candidates / config.temperature
+    if config.top_k is not None and config.top_k < candidates.shape[1]:
+        candidates = candidates.masked_fill(candidates < candidates[:, config.top_k - 1, None], -torch.inf)
+    weights = candidates.softmax(dim=-1)  # most likely first, unless nothing is filtered
+    if config.top_p < 1:
+        before = weights.cumsum(dim=-1) - weights
+        weights = weights.masked_fill(before >= config.top_p, 0)
+    if config.min_p > 0:
+        weights = weights.masked_fill(weights < config.min_p * weights.amax(dim=-1, keepdim=True), 0)
+    cumulative = weights.double().cumsum(dim=-1)
+    target = uniform[:, None] * cumulative[:, -1:]
+    chosen = torch.searchsorted(cumulative, target, right=True)  # the first whose cumulative weight exceeds it
+    kept = weights.gather(1, chosen)
+    tokens = chosen if ids is None else ids.gather(1, chosen)
+    return tokens[:, 0], (kept / cumulative[:, -1:]).log()[:, 0].to(scores.dtype)
+
+
+def _candidates(scores: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor | None]:
+    """The scores that may be drawn, [rows, candidates], and their token ids (None: all, in vocabulary order)."""
+    vocab = scores.shape[1]
+    if config.top_k is not None and config.top_k + TIE_SLACK < vocab:
+        candidates, ids = scores.topk(config.top_k + TIE_SLACK, dim=-1)
+        tied = candidates[:, -1] >= candidates[:, config.top_k - 1]
+        if not tied.any():
+            return candidates, ids
+        return _sorted_beyond_ties(scores, config)
+    if config.top_k is None and config.top_p == 1:
+        return scores, None
+    return scores.sort(dim=-1, descending=True, stable=True)
+
+
+def _sorted_beyond_ties(scores: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor]:
+    """Rare: more tokens tie with the k-th than the slack holds. Take as many as the longest tie needs."""
+    kth = scores.topk(config.top_k, dim=-1).values[:, -1:]
+    return scores.topk(int((scores >= kth).sum(dim=-1).max()), dim=-1)

@@ -1,0 +1,160 @@
+"""Which sequences run in the next forward pass, with how many tokens, and who gives way when pages run out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from leapgen.engine.pages import PagePool
+from leapgen.engine.sequence import Sequence
+
+
+class PoolTooSmallError(RuntimeError):
+    """The pool cannot hold even one sequence."""
+
+
+@dataclass
+class Chunk:
+    """Tokens ``start .. end - 1`` of a sequence, computed in one forward pass."""
+
+    sequence: Sequence
+    start: int
+    end: int
+    samples: list[tuple[int, Sequence]]  # (length, who): who samples from the logits of token length - 1
+
+
+class Scheduler:
+    """First come, first served: an older sequence may take pages from younger or paused ones, never the reverse.
+
+    The oldest runnable sequence can therefore always run, so a run ends however small the pool is, as long as it
+    holds one sequence.
+    """
+
+    def __init__(self, pool: PagePool, max_step_tokens: int, max_batch_size: int,
+                 copy_page: Callable[[int, int], None]) -> None:
+        self.pool = pool
+        self.max_step_tokens = max_step_tokens
+        self.max_batch_size = max_batch_size
+        self.num_preemptions = 0
+        self._copy_page = copy_page
+
+    def schedule(self, sequences: Iterable[Sequence]) -> list[Chunk]:
+        """Plans one step over the live sequences (oldest first) and gives each chunk the pages it writes.
+
+        Raises:
+            PoolTooSmallError: something is runnable and nothing fits.
+        """
+        live = list(sequences)
+        runnable = [s for s in live if s.runnable]
+        decodes = sum(s.num_uncomputed == 1 for s in runnable)
+        prefill_budget = max(self.max_step_tokens - min(decodes, self.max_batch_size), 1)
+        chunks: list[Chunk] = []
+        planned: set[int] = set()
+        preempted: set[int] = set()
+        for sequence in runnable:
+            if len(chunks) == self.max_batch_size:
+                break
+            if sequence.id in preempted:
+                continue
+            if not sequence.pages and not self._admit(sequence, live, alone=not chunks, reserve=len(chunks)):
+                continue
+            start = min(sequence.num_computed, len(sequence) - 1)
+            count = len(sequence) - start
+            if count > 1:
+                count = min(count, prefill_budget)
+                if count == 0:
+                    continue
+            if not self._make_writable(sequence, start, start + count, live, planned, preempted):
+                continue
+            if len(sequence) - start > 1:
+                prefill_budget -= count
+            planned.add(sequence.id)
+            chunks.append(Chunk(sequence, start, start + count, self._samples(sequence, start, start + count)))
+        if runnable and not chunks:
+            oldest = runnable[0]
+            raise PoolTooSmallError(
+                f"the KV pool of {self.pool.num_pages} pages of {self.pool.page_size} tokens cannot hold a sequence of "
+                f"{len(oldest)} tokens; raise kv_cache_bytes or kv_cache_fraction.")
+        return chunks
+
+    @staticmethod
+    def _samples(sequence: Sequence, start: int, end: int) -> list[tuple[int, Sequence]]:
+        samples = [(end, sequence)] if end == len(sequence) and sequence.wants_sample else []
+        for follower in sequence.followers:
+            length = follower.shared_length
+            if start < length <= end and len(follower) == length and follower.wants_sample:
+                samples.append((length, follower))
+        return samples
+
+    def _admit(self, sequence: Sequence, live: list[Sequence], alone: bool, reserve: int) -> bool:
+        """Lets a sequence without pages in if all it needs is free, so that it is not thrown out again at once."""
+        donor, length = self._longest_prefix(sequence, live)
+        needed = self.pool.pages_for(len(sequence) + 1) - length // self.pool.page_size
+        if not alone and needed + reserve > self.pool.num_free + self._held_by_paused(live):
+            return False
+        if donor is not None:
+            sequence.pages = donor.pages[: self.pool.pages_for(length)]
+            self.pool.share(sequence.pages)
+            sequence.num_computed = length
+            sequence.ledger.reused += length
+        return True
+
+    def _held_by_paused(self, live: list[Sequence]) -> int:
+        return sum(not self.pool.is_shared(page) for s in live if not s.active for page in s.pages)
+
+    def _longest_prefix(self, sequence: Sequence, live: list[Sequence]) -> tuple[Sequence | None, int]:
+        """The relative with the most computed tokens in common: what a preempted sequence need not recompute."""
+        best, best_length = None, 0
+        for other in live:
+            if other is sequence or other.family != sequence.family or not other.pages:
+                continue
+            low, high = best_length, min(other.num_computed, len(sequence) - 1)
+            if high <= low or other.tokens[: low + 1] != sequence.tokens[: low + 1]:
+                continue
+            while low < high:  # longest common prefix by bisection; slices compare in C
+                middle = (low + high + 1) // 2
+                if other.tokens[:middle] == sequence.tokens[:middle]:
+                    low = middle
+                else:
+                    high = middle - 1
+            best, best_length = other, low
+        return best, best_length
+
+    def _make_writable(self, sequence: Sequence, start: int, end: int, live: list[Sequence], planned: set[int],
+                       preempted: set[int]) -> bool:
+        """Gives the sequence pages of its own for positions start .. end - 1: new ones, and copies of shared ones."""
+        pool, pages, size = self.pool, sequence.pages, self.pool.page_size
+        while True:
+            shared = [i for i in range(start // size, min(pool.pages_for(end), len(pages))) if pool.is_shared(pages[i])]
+            missing = max(pool.pages_for(end) - len(pages), 0)
+            if len(shared) + missing <= pool.num_free:
+                break
+            victim = self._victim(sequence, live, planned)
+            if victim is None:
+                return False
+            preempted.add(victim.id)
+            self._preempt(victim)
+        for i in shared:
+            page = pool.allocate()
+            if i * size < start:  # it holds positions that stay
+                self._copy_page(pages[i], page)
+                sequence.ledger.pages_copied += 1
+            pool.release([pages[i]])
+            pages[i] = page
+        for _ in range(missing):
+            pages.append(pool.allocate())
+        return True
+
+    def _victim(self, sequence: Sequence, live: list[Sequence], planned: set[int]) -> Sequence | None:
+        """Whose pages to take: paused before running, those that free pages before those that don't, the youngest."""
+        candidates = [s for s in live if s.pages and s is not sequence and s.id not in planned
+                      and (not s.active or s.leader is not None or s.id > sequence.id)]
+        return max(candidates, default=None, key=lambda s: (
+            any(not self.pool.is_shared(page) for page in s.pages), not s.active, s.id))
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self.num_preemptions += 1
+        sequence.ledger.preemptions += 1
+        self.pool.release(sequence.pages)
+        sequence.pages = []
+        sequence.num_computed = 0

@@ -1,0 +1,58 @@
+"""A live sequence: its tokens, how many of them have KV, its pages and its random stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from leapgen.config import SamplingConfig
+from leapgen.engine.stream import Stream
+from leapgen.output import Ledger
+
+
+@dataclass(eq=False)
+class Sequence:
+    """Made by ``Engine.add`` and ``Engine.fork``; read freely, change only through the engine's verbs.
+
+    ``sampling``, ``stream``, ``stop_tokens`` and ``min_length`` may be set by the owner between two steps.
+    """
+
+    id: int
+    family: int  # id of the root this was forked from; relatives share prefixes
+    tokens: list[int]
+    sampled: bytearray  # 1 where a token was sampled, 0 where it was forced
+    sampling: SamplingConfig
+    stream: Stream
+    limit: int  # decode until there are this many tokens
+    stop_tokens: frozenset[int]
+    min_length: int  # no stop token is sampled while there are fewer tokens
+    ledger: Ledger
+    active: bool = True  # set by add and extend; cleared at the limit, at a stop token and by pause
+    released: bool = False
+    num_computed: int = 0  # tokens[:num_computed] have KV in pages
+    num_ever_computed: int = 0  # the most num_computed has been; below it, computing is recomputing
+    pages: list[int] = field(default_factory=list)
+    # A fork of a sequence whose tail is still to be computed waits for it instead of computing the tail again.
+    leader: Sequence | None = None
+    shared_length: int = 0  # tokens in common with the leader
+    followers: list[Sequence] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __repr__(self) -> str:
+        state = "released" if self.released else "active" if self.active else "paused"
+        return (f"Sequence({self.id}, path={self.stream.path}, {len(self)} tokens, {self.num_computed} computed, "
+                f"{len(self.pages)} pages, {state})")
+
+    @property
+    def wants_sample(self) -> bool:
+        return self.active and len(self.tokens) < self.limit
+
+    @property
+    def runnable(self) -> bool:
+        return self.active and self.leader is None
+
+    @property
+    def num_uncomputed(self) -> int:
+        """Tokens the next forward pass has to compute; the last one again if its logits are wanted and gone."""
+        return max(len(self.tokens) - self.num_computed, 1)

@@ -1,0 +1,52 @@
+"""Counter-based random streams: a number depends on (seed, path, branch, position) and on nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+_M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
+_LOW, _SHIFT = np.uint64(0xFFFFFFFF), np.uint64(32)
+
+
+class Stream(NamedTuple):
+    """The random stream of one sequence.
+
+    ``branch`` tells apart continuations of one path from the same position (a fork, a re-decode after a crop), which
+    would otherwise draw the same numbers.
+    """
+
+    seed: int = 0  # 64 bits
+    path: int = 0  # 32 bits
+    branch: int = 0  # 32 bits
+
+
+def philox4x32(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """Philox-4x32-10 (Salmon et al., SC 2011, "Parallel random numbers: as easy as 1, 2, 3").
+
+    Args:
+        counter: [4, n] uint64 holding 32-bit words.
+        key: [2, n] uint64 holding 32-bit words.
+
+    Returns:
+        [4, n] uint64 holding 32-bit words.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        p0, p1 = _M0 * c0, _M1 * c2
+        c0, c1, c2, c3 = (p1 >> _SHIFT) ^ c1 ^ k0, p1 & _LOW, (p0 >> _SHIFT) ^ c3 ^ k1, p0 & _LOW
+        k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
+    return np.stack([c0, c1, c2, c3])
+
+
+def uniforms(streams: Sequence[Stream], positions: Sequence[int]) -> np.ndarray:
+    """One number in [0, 1) for each stream at its position; [n] float64 with 53 random bits."""
+    words = np.array(
+        [(s.path, s.branch, position, 0, s.seed & 0xFFFFFFFF, (s.seed >> 32) & 0xFFFFFFFF)
+         for s, position in zip(streams, positions, strict=True)], dtype=np.uint64).reshape(-1, 6).T
+    high, low = philox4x32(words[:4], words[4:])[:2]
+    return ((high >> np.uint64(5)) * 67108864.0 + (low >> np.uint64(6))) / 9007199254740992.0

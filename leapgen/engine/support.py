@@ -1,0 +1,146 @@
+"""Which models can be served exactly: what their config says, and what a small forward pass shows."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from leapgen.engine.attention import UnsupportedAttentionError
+from leapgen.engine.cache import GrowingKVCache
+from leapgen.engine.plan import StepPlan
+
+if TYPE_CHECKING:
+    from leapgen.engine.runner import Runner
+
+SERVED_LAYERS = {"full_attention", "sliding_attention", "attention"}
+
+
+class UnsupportedModelError(ValueError):
+    """The model cannot be served exactly."""
+
+    def __init__(self, model: PreTrainedModel, reason: str) -> None:
+        super().__init__(f"{type(model).__name__} cannot be served: {reason}")
+
+
+def attention_configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
+    """Every config object that modules of the model consult for their attention implementation."""
+    configs = {id(module.config): module.config for module in model.modules()
+               if isinstance(getattr(module, "config", None), PreTrainedConfig)}
+    return list(configs.values())
+
+
+def check_config(model: PreTrainedModel, context_length: int | None) -> int:
+    """Refuses what the config already shows cannot be served; returns the context length to use.
+
+    Raises:
+        UnsupportedModelError: by name and reason.
+        ValueError: ``context_length`` is longer than what the model serves exactly.
+    """
+    config = model.config.get_text_config(decoder=True)
+    if model.config.is_encoder_decoder:
+        raise UnsupportedModelError(model, "it is an encoder-decoder; only decoder-only models have one KV cache a path.")
+    if not getattr(model, "_supports_attention_backend", False):
+        raise UnsupportedModelError(model, "its attention does not go through transformers' AttentionInterface "
+                                    "(_supports_attention_backend is not set).")
+    if getattr(model, "_is_stateful", False):
+        raise UnsupportedModelError(model, "it has recurrent layers, whose state cannot be cut back or shared by pages.")
+    layer_types = getattr(config, "layer_types", None) or []
+    others = sorted({str(kind) for kind in layer_types} - SERVED_LAYERS)
+    if others:
+        raise UnsupportedModelError(model, f"it has layers of type {', '.join(others)}; "
+                                    f"served are {', '.join(sorted(SERVED_LAYERS))}.")
+    if getattr(config, "num_kv_shared_layers", 0):
+        raise UnsupportedModelError(model, f"{config.num_kv_shared_layers} of its layers read another layer's KV through "
+                                    "the cache object.")
+    if model.get_output_embeddings() is None:
+        raise UnsupportedModelError(model, "it has no language modelling head; load it with AutoModelForCausalLM.")
+    if "logits_to_keep" not in inspect.signature(model.forward).parameters and not _takes_any_argument(model):
+        raise UnsupportedModelError(model, "its forward does not take logits_to_keep.")
+    exact = _exact_positions(config)
+    if context_length is not None and context_length > exact:
+        raise ValueError(f"context_length={context_length} is not allowed: {type(model).__name__} serves at most {exact} "
+                         "positions exactly.")
+    return context_length or exact
+
+
+def _takes_any_argument(model: PreTrainedModel) -> bool:
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(model.forward).parameters.values())
+
+
+def _exact_positions(config: PreTrainedConfig) -> int:
+    """Positions up to which a key, once computed, stays what a full forward would compute.
+
+    Dynamic and long rotary embeddings change every earlier key once the sequence outgrows its original length.
+    """
+    length = getattr(config, "max_position_embeddings", None) or 1 << 20
+    rope = getattr(config, "rope_parameters", None) or {}
+    for parameters in [rope, *(v for v in rope.values() if isinstance(v, dict))]:
+        if parameters.get("rope_type") in ("dynamic", "longrope"):
+            original = parameters.get("original_max_position_embeddings") or getattr(
+                config, "original_max_position_embeddings", None)
+            length = min(length, original or length)
+    return length
+
+
+def check_forward(runner: Runner, cache: GrowingKVCache) -> None:
+    """Runs two short sequences through the paged step, prefill then decode, and compares with the model as it is.
+
+    This learns the KV geometry from what the layers really write, and finds models that ignore position ids, mask
+    tokens in a way that never reaches the attention function, or keep a cache of their own.
+
+    Raises:
+        UnsupportedModelError: by name and reason.
+    """
+    model = runner.model
+    texts = [[(3 + 7 * i) % min(runner.vocab_size, 1000) for i in range(6)],
+             [(5 + 11 * i) % min(runner.vocab_size, 1000) for i in range(9)]]
+    pages = [[0, 1], [4, 2, 3]]
+    training, first = model.training, [4, 7]
+    model.eval()
+    try:
+        paged = []
+        for starts, ends in (([0, 0], first), (first, [len(t) for t in texts])):
+            cache.calls.clear()
+            plan = StepPlan.build(cache, pages, starts, ends)
+            tokens = [t for text, s, e in zip(texts, starts, ends, strict=True) for t in text[s:e]]
+            try:
+                paged.append(runner.run(tokens, plan, np.arange(len(tokens))))
+            except UnsupportedAttentionError as error:
+                raise UnsupportedModelError(model, str(error)) from error
+            _check_layers(model, cache)
+        with torch.no_grad():
+            whole = [model(torch.tensor([text], device=runner.input_device), use_cache=False).logits[0] for text in texts]
+    finally:
+        model.train(training)
+    expected = torch.cat([text[:end] for text, end in zip(whole, first, strict=True)] +
+                         [text[end:] for text, end in zip(whole, first, strict=True)])
+    actual = torch.cat(paged).to(expected.device)
+    if actual.shape != expected.shape:
+        raise UnsupportedModelError(model, f"logits have shape {tuple(actual.shape)} instead of {tuple(expected.shape)}.")
+    error = _relative_error(actual, expected)
+    tolerance = 0.1 if expected.dtype in (torch.float16, torch.bfloat16) else 1e-3
+    if not error <= tolerance:
+        raise UnsupportedModelError(
+            model, f"its logits over a paged cache differ from its own by {error:.2g} (relative, median over tokens; "
+            f"allowed {tolerance}). It may depend on a mask, a position or a cache that does not reach its attention function.")
+
+
+def _check_layers(model: PreTrainedModel, cache: GrowingKVCache) -> None:
+    config = model.config.get_text_config(decoder=True)
+    if len(cache.calls) != len(set(cache.calls)):
+        raise UnsupportedModelError(model, "two attention modules have the same layer_idx.")
+    layers = config.num_hidden_layers
+    if len(cache.calls) != layers:
+        raise UnsupportedModelError(model, f"{len(cache.calls)} of its {layers} layers use the attention function; the "
+                                    "others (recurrent, or with a cache of their own) cannot be paged.")
+
+
+def _relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """Median over tokens, so that a half-precision expert choice that tips over in one token is no refusal."""
+    actual, expected = actual.double(), expected.double()
+    spread = (expected - expected.mean(dim=-1, keepdim=True)).norm(dim=-1)
+    return float(((actual - expected).norm(dim=-1) / spread.clamp_min(1e-9)).median())

@@ -1,0 +1,30 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="leapgen",
+    version="0.1.0",
+    description="Learning from Peers (LeaP): reasoning paths that help each other, every KV entry computed once",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["leapgen", "leapgen.*"]),
+    package_data={"leapgen": ["py.typed"]},
+    install_requires=[
+        "torch>=2.11",
+        "transformers>=5",
+        "accelerate>=1.10",
+        "rapidfuzz>=3.9",
+        "numpy>=1.26",
+        "psutil>=5.9",
+        "rich>=13",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "hypothesis>=6.100", "gguf>=0.10", "sentencepiece>=0.2"],
+        "demo": ["gguf>=0.10"],
+        "flash": ["flash-attn>=2.7"],
+    },
+    entry_points={"console_scripts": ["leapgen=leapgen.cli:main"]},
+)

@@ -1,0 +1,25 @@
+import os
+
+import pytest
+import torch
+from hypothesis import settings
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+torch.set_num_threads(2)
+settings.register_profile("default", deadline=None, derandomize=True)
+settings.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def llama():
+    """A float64 model shared by tests that only need some model."""
+    import tiny
+
+    return tiny.build("llama")
+
+
+@pytest.fixture(scope="session")
+def llama32():
+    import tiny
+
+    return tiny.build("llama", dtype=torch.float32)
