@@ -99,10 +99,7 @@ class PathOutput:
     segments: list[Segment]
     answer: str | None = None
     finish_reason: str | None = None
-    round_tokens: int = 0  # own tokens sampled since the last block, cut ones included
-    own_tokens: int = 0  # own tokens sampled in all, cut ones included
-    stage: str = "reasoning"
-    blocks_held: int = 0  # blocks decided on by this path so far, held or skipped
+    state: dict[str, Any] = field(default_factory=dict)  # what resuming an interrupted run needs
 
     @property
     def token_ids(self) -> list[int]:
@@ -140,7 +137,8 @@ class PathOutput:
 
     def __repr__(self) -> str:
         return (f"PathOutput(index={self.index}, answer={self.answer!r}, finish_reason={self.finish_reason!r}, "
-                f"own={self.count('own', 'answer')}, summary={self.count('summary')}, comment={self.count('comment')} tokens)")
+                f"own={self.count('own', 'answer')}, summary={self.count('summary')}, "
+                f"comment={self.count('comment')} tokens)")
 
 
 @dataclass(repr=False)

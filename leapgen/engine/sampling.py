@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence as Rows
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 

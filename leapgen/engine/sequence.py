@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from leapgen.config import SamplingConfig
 from leapgen.engine.stream import Stream
@@ -35,6 +36,7 @@ class Sequence:
     leader: Sequence | None = None
     shared_length: int = 0  # tokens in common with the leader
     followers: list[Sequence] = field(default_factory=list)
+    owner: Any = None  # whatever the caller wants to find again from an event; a fork starts without one
 
     def __len__(self) -> int:
         return len(self.tokens)

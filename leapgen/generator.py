@@ -1,0 +1,315 @@
+"""The public face: prompts in, answers of n reasoning paths out."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from leapgen.config import EngineConfig, LeapConfig, SamplingConfig, split_options
+from leapgen.engine import Engine
+from leapgen.output import BlockEvent, FinishEvent, LeapOutput, OutputEvent, TokenEvent
+from leapgen.protocol.chat import prompt_tokens, question_of
+from leapgen.protocol.group import Endings, Group
+from leapgen.protocol.prompts import TAGS, PromptSet
+from leapgen.protocol.text import Vocabulary, decode
+
+StreamEvent = TokenEvent | BlockEvent | FinishEvent | OutputEvent
+Prompt = str | Sequence[Mapping[str, Any]] | Sequence[int]
+
+
+class GenerationFailed(RuntimeError):
+    """Something raised during a run. ``outputs`` holds what was generated; ``__cause__`` is what happened."""
+
+    def __init__(self, cause: BaseException, outputs: list[LeapOutput]) -> None:
+        super().__init__(f"{type(cause).__name__}: {cause}")
+        self.outputs = outputs
+
+
+class GenerationInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a run. ``outputs`` holds what was generated; ``LeapGenerator.resume`` goes on from there."""
+
+    def __init__(self, outputs: list[LeapOutput]) -> None:
+        super().__init__("interrupted")
+        self.outputs = outputs
+
+
+class LeapGenerator:
+    """n reasoning paths on a transformers model that learn from each other (LeaP, arXiv 2505.07787).
+
+    Args:
+        model: a causal language model of transformers; used as it is and left as it was.
+        tokenizer: its tokenizer; found by the model's ``name_or_path`` if not given.
+        engine: memory and batch limits.
+        prompts: the sentences of the protocol.
+
+    Raises:
+        UnsupportedModelError: the model cannot be served exactly; says why.
+        ValueError: no tokenizer is found, or it has more tokens than the model's embedding.
+
+    Example:
+        >>> generator = LeapGenerator(model, tokenizer)
+        >>> output = generator.generate("What is 12 * 13?", n=8, interval=512, max_new_tokens=2048)
+        >>> output.majority(), output.blocks[0].routes[0]
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, *,
+                 engine: EngineConfig | None = None, prompts: PromptSet | None = None) -> None:
+        self.tokenizer = tokenizer if tokenizer is not None else _tokenizer_of(model)
+        embeddings = model.get_input_embeddings().weight.shape[0]
+        largest = max(self.tokenizer.get_vocab().values())
+        if largest >= embeddings:
+            raise ValueError(f"the tokenizer has token ids up to {largest}, the model's embedding only {embeddings} rows: "
+                             "they do not belong together, or model.resize_token_embeddings is due.")
+        self.model = model
+        self.prompts = prompts or PromptSet()
+        self.engine = Engine(model, engine)
+        self.vocabulary = Vocabulary(self.tokenizer, tags=TAGS)
+
+    @classmethod
+    def from_pretrained(cls, name: str, *, engine: EngineConfig | None = None, prompts: PromptSet | None = None,
+                        **model_options: Any) -> LeapGenerator:
+        """Loads model and tokenizer by transformers' ``from_pretrained``; ``model_options`` go to the model."""
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model = AutoModelForCausalLM.from_pretrained(name, **model_options).eval()
+        return cls(model, tokenizer, engine=engine, prompts=prompts)
+
+    def generate(self, prompt: Prompt | Sequence[Prompt], n: int = 32, *, leap: LeapConfig | bool = True,
+                 sampling: SamplingConfig | None = None, seed: int = 0, **options: Any) -> LeapOutput | list[LeapOutput]:
+        """Runs n paths on a question, or on each of several questions side by side.
+
+        Args:
+            prompt: a question, chat messages ending with the user's, or token ids (taken as they are, without chat
+                template); or a list of these.
+            n: paths for each question.
+            leap: the protocol's settings; ``False`` for independent paths with the plain prompt.
+            sampling: how tokens are drawn; by default the paper's values, with those the model's ``generation_config``
+                states in their place.
+            seed: of the random streams; of several equal prompts each next one gets the next seed.
+            options: fields of ``LeapConfig`` and ``SamplingConfig`` by name, on top of the two.
+
+        Returns:
+            A ``LeapOutput``, or a list of them for a list of prompts.
+
+        Raises:
+            ValueError, TypeError: an input or option that is not allowed; before any work.
+            GenerationFailed: an error during the run; carries the outputs so far.
+            GenerationInterrupted: Ctrl-C; carries the outputs so far.
+        """
+        outputs = {event.question: event.output
+                   for event in self.stream(prompt, n, leap=leap, sampling=sampling, seed=seed, **options)
+                   if isinstance(event, OutputEvent)}
+        ordered = [outputs[i] for i in sorted(outputs)]
+        return ordered if _is_batch(prompt) else ordered[0]
+
+    def stream(self, prompt: Prompt | Sequence[Prompt], n: int = 32, *, leap: LeapConfig | bool = True,
+               sampling: SamplingConfig | None = None, seed: int = 0, **options: Any) -> Iterator[StreamEvent]:
+        """As ``generate``, yielding tokens, blocks, finished paths and finished outputs as they come.
+
+        Inputs are checked when this is called, not when the first event is asked for. Closing the iterator ends the run.
+        """
+        leap, sampling = self.settings(leap, sampling, options)
+        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+            raise ValueError(f"n={n!r} is not allowed: n must be an integer >= 1, the number of paths.")
+        if not isinstance(seed, int) or seed < 0 or seed >= 1 << 63:
+            raise ValueError(f"seed={seed!r} is not allowed: seed must be an integer in 0 .. 2**63 - 1.")
+        endings = self._endings(leap)
+        prompts = list(prompt) if _is_batch(prompt) else [prompt]
+        if not prompts:
+            raise ValueError("prompt is an empty list: give at least one question.")
+        seen: Counter[tuple[int, ...]] = Counter()
+        groups, outputs = [], []
+        for index, one in enumerate(prompts):
+            tokens = self._prompt_tokens(one, leap, endings)
+            self._check_room(tokens, leap)
+            own_seed = seed + seen[tuple(tokens)]
+            seen[tuple(tokens)] += 1
+            groups.append(Group(self.engine, self.vocabulary, endings, self.prompts, leap, sampling, tokens, n, own_seed,
+                                index))
+            outputs.append(self._empty_output(question_of(one) if not _is_token_ids(one) else
+                                              decode(self.tokenizer, tokens), own_seed, leap, sampling))
+        return self._run(groups, outputs)
+
+    def resume(self, output: LeapOutput, *, leap: LeapConfig | None = None,
+               sampling: SamplingConfig | None = None) -> LeapOutput:
+        """Goes on with an interrupted run from where it stopped; the tokens are those of a run never interrupted.
+
+        Settings come from the output. If it was run with callables of yours (similarity, router, processors), which a
+        file cannot hold, give the configs again.
+        """
+        leap = leap or _config_from(LeapConfig, output.leap)
+        sampling = sampling or _config_from(SamplingConfig, output.sampling)
+        prompt = output.paths[0].segments[0].token_ids
+        group = Group(self.engine, self.vocabulary, self._endings(leap), self.prompts, leap, sampling, prompt,
+                      len(output.paths), output.seed)
+        fresh = self._empty_output(output.question, output.seed, leap, sampling)
+        for event in self._run([group], [fresh], earlier=output):
+            if isinstance(event, OutputEvent):
+                return event.output
+        raise AssertionError("a run ends with an OutputEvent")
+
+    # -- the run ----------------------------------------------------------------------------------------------------
+
+    def _run(self, groups: list[Group], outputs: list[LeapOutput],
+             earlier: LeapOutput | None = None) -> Iterator[StreamEvent]:
+        training = self.model.training
+        self.model.eval()
+        try:
+            pending = dict(enumerate(groups))
+            for group in groups:
+                yield from group.start(*((earlier.paths, earlier.blocks) if earlier else ()))
+            while pending:
+                events = self.engine.step()
+                self._attribute_time()
+                for event in events:
+                    yield from event.sequence.owner.group.handle(event)
+                for index, group in list(pending.items()):
+                    yield from group.advance()
+                    if group.done:
+                        del pending[index]
+                        self._fill(outputs[index], group)
+                        group.close()
+                        yield OutputEvent(index, outputs[index])
+        except KeyboardInterrupt as interrupt:
+            self._fill_all(outputs, groups)
+            raise GenerationInterrupted(outputs) from interrupt
+        except Exception as error:
+            self._fill_all(outputs, groups)
+            raise GenerationFailed(error, outputs) from error
+        finally:
+            for group in groups:
+                group.close()
+            self.model.train(training)
+
+    def _fill_all(self, outputs: list[LeapOutput], groups: list[Group]) -> None:
+        for output, group in zip(outputs, groups, strict=True):
+            self._fill(output, group)
+
+    def _fill(self, output: LeapOutput, group: Group) -> None:
+        if not output.finished:
+            output.paths = group.outputs(unfinished="interrupted")
+            output.blocks, output.ledger, output.finished = list(group.blocks), group.ledger, group.done
+
+    def _attribute_time(self) -> None:
+        """Shares the step's time out over what its tokens were for."""
+        chunks = self.engine.last_step
+        total = sum(chunk.end - chunk.start for chunk in chunks)
+        for chunk in chunks:
+            path, count = chunk.sequence.owner, chunk.end - chunk.start
+            seconds = chunk.sequence.ledger.seconds
+            phase = path.group.phase(path, chunk.start, count)
+            seconds[phase] = seconds.get(phase, 0.0) + self.engine.last_step_seconds * count / total
+
+    def _empty_output(self, question: str, seed: int, leap: LeapConfig, sampling: SamplingConfig) -> LeapOutput:
+        return LeapOutput(question=question, paths=[], seed=seed, model=str(self.model.config.name_or_path),
+                          leap=_plain(leap), sampling=_plain(sampling))
+
+    # -- inputs -----------------------------------------------------------------------------------------------------
+
+    def settings(self, leap: LeapConfig | bool = True, sampling: SamplingConfig | None = None,
+                 options: Mapping[str, Any] | None = None) -> tuple[LeapConfig, SamplingConfig]:
+        """The configs a call with these arguments runs with.
+
+        Raises:
+            TypeError: an option neither config has. ValueError: a value that is not allowed.
+        """
+        leap_options, sampling_options = split_options(dict(options or {}), LeapConfig, SamplingConfig)
+        if isinstance(leap, bool):
+            leap = LeapConfig() if leap else LeapConfig.independent()
+        if sampling is None:
+            sampling = SamplingConfig.from_generation_config(self.model.generation_config)
+        return leap.replace(**leap_options), sampling.replace(**sampling_options)
+
+    def _endings(self, leap: LeapConfig) -> Endings:
+        ends = set(leap.stop_token_ids)
+        found_start, found_end = self.vocabulary.thinking_markers()
+        start = found_start if leap.think_start is None else leap.think_start
+        end = found_end if leap.think_end is None else leap.think_end
+        if leap.ignore_eos:
+            end = ""
+        else:
+            stated = self.model.generation_config.eos_token_id
+            ends |= set(stated if isinstance(stated, (list, tuple)) else [stated])
+            ends.add(self.tokenizer.eos_token_id)
+        return Endings(frozenset(ends - {None}), start, end, self.vocabulary.token(end))
+
+    def _prompt_tokens(self, prompt: Prompt, leap: LeapConfig, endings: Endings) -> list[int]:
+        if not isinstance(prompt, str) and isinstance(prompt, Sequence) and not prompt:
+            raise ValueError("prompt is empty: give a question, chat messages or token ids.")
+        if not _is_token_ids(prompt):
+            return prompt_tokens(self.tokenizer, prompt, leap, self.prompts, endings.think_start)
+        tokens = [int(token) for token in prompt]
+        wrong = [token for token in tokens if not 0 <= token < self.engine.runner.vocab_size]
+        if wrong:
+            raise ValueError(f"prompt has token id {wrong[0]}, outside the model's vocabulary of "
+                             f"{self.engine.runner.vocab_size}.")
+        return tokens
+
+    def _check_room(self, tokens: list[int], leap: LeapConfig) -> None:
+        """Refuses what could never fit before any work is done."""
+        context = self.engine.context_length
+        held = f"the context is {context} tokens"
+        if context < self.engine.runner.context_length:
+            held += (f" (the model has {self.engine.runner.context_length}, but the KV pool holds no more; raise "
+                     "kv_cache_bytes or kv_cache_fraction)")
+        answer = leap.answer_tokens + 32 if leap.force_answer else 1
+        if len(tokens) + answer > context:
+            raise ValueError(f"the prompt is {len(tokens)} tokens long and {answer} are kept for an answer, but {held}.")
+        if leap.communicates:
+            needed = len(tokens) + leap.interval + leap.summary_tokens + answer
+            if needed > context:
+                raise ValueError(
+                    f"no LeaP block fits: prompt ({len(tokens)}) + interval ({leap.interval}) + summary_tokens "
+                    f"({leap.summary_tokens}) + answer ({answer}) is {needed} tokens, but {held}. Use a smaller interval or "
+                    "summary_tokens, or leap=False for independent paths.")
+
+
+def _is_token_ids(prompt: Any) -> bool:
+    if isinstance(prompt, torch.Tensor):
+        return prompt.dim() == 1
+    return isinstance(prompt, Sequence) and not isinstance(prompt, str) and bool(prompt) and isinstance(prompt[0], int)
+
+
+def _is_batch(prompt: Any) -> bool:
+    """Whether this is a list of prompts rather than one: a string, chat messages or token ids."""
+    if isinstance(prompt, str) or _is_token_ids(prompt):
+        return False
+    if isinstance(prompt, torch.Tensor):
+        return prompt.dim() == 2
+    if not isinstance(prompt, Sequence):
+        raise TypeError("prompt must be a string, chat messages, token ids, or a list of these, "
+                        f"not {type(prompt).__name__}.")
+    return not (prompt and isinstance(prompt[0], Mapping))
+
+
+def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
+    name = getattr(model.config, "name_or_path", "")
+    hint = "Pass it: LeapGenerator(model, tokenizer)."
+    if not name:
+        raise ValueError(f"no tokenizer was given and the model does not say where it came from. {hint}")
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except Exception as error:  # whatever keeps a tokenizer from loading, the way out is the same
+        raise ValueError(f"no tokenizer was given and none can be loaded from {name!r}: {error}. {hint}") from error
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """A config as JSON values; callables by name."""
+    def value(item: Any) -> Any:
+        if isinstance(item, (tuple, list)):
+            return [value(i) for i in item]
+        return getattr(item, "__qualname__", type(item).__name__) if callable(item) else item
+
+    return {field.name: value(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def _config_from(config: type, values: Mapping[str, Any]) -> Any:
+    known = inspect.signature(config).parameters
+    return config(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items() if name in known})
+
+

@@ -1,0 +1,184 @@
+"""Between tokens and text: decoding token by token, encoding in context, and finding where a thought ends."""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from transformers import PreTrainedTokenizerBase
+
+CONTEXT_TOKENS = 8  # tokens of context that settle how a continuation is spelled
+ANCHORS = ("a", ".", ")", "\n", "1")
+THINKING_MARKERS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"),
+                    ("<|begin_of_thought|>", "<|end_of_thought|>"))
+_BLANK_LINE_AT_END = re.compile(r"\n[ \t]*\n\s*\Z")
+_CONTROL = re.compile(r"[<\[|].*[>\]|]", re.DOTALL)
+
+
+class Untrusted(str):
+    """Text from a peer: whatever it spells must arrive as plain text, never as a special token or a tag of ours."""
+
+
+class TextStream:
+    """The text of a growing token list. Token ids are the truth; text is derived, in context, one token at a time.
+
+    ``ends[i]`` is how many characters of ``text`` there are once token i is read; a token that ends inside a
+    character adds none until the character is complete.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, context: Sequence[int] = ()) -> None:
+        self.tokenizer = tokenizer
+        self.text = ""
+        self.ends: list[int] = []
+        self._tokens = list(context[-CONTEXT_TOKENS:])
+        self._num_context = len(self._tokens)
+        self._prefix, self._read = 0, len(self._tokens)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def push(self, token: int) -> str:
+        """Reads one token; returns the text it completes."""
+        self._tokens.append(token)
+        before = decode(self.tokenizer, self._tokens[self._prefix : self._read])
+        now = decode(self.tokenizer, self._tokens[self._prefix :])
+        new = ""
+        if len(now) > len(before) and not now.endswith("\ufffd"):
+            new = now[len(before) :]
+            self._prefix, self._read = self._read, len(self._tokens)
+            self.text += new
+        self.ends.append(len(self.text))
+        return new
+
+    def push_silent(self) -> str:
+        """Counts an end token, which adds no text; nothing may follow it."""
+        self.ends.append(len(self.text))
+        return ""
+
+    def extend(self, tokens: Iterable[int]) -> None:
+        for token in tokens:
+            self.push(token)
+
+    def crop(self, length: int) -> None:
+        """Back to the first ``length`` tokens."""
+        if length < len(self.ends):
+            del self.ends[length:]
+            del self._tokens[self._num_context + length :]
+            self.text = self.text[: self.ends[-1] if self.ends else 0]
+            self._read = len(self._tokens)
+            self._prefix = max(self._read - CONTEXT_TOKENS, 0)
+
+    def copy(self) -> TextStream:
+        twin = TextStream(self.tokenizer)
+        twin.text, twin.ends, twin._tokens = self.text, list(self.ends), list(self._tokens)
+        twin._num_context, twin._prefix, twin._read = self._num_context, self._prefix, self._read
+        return twin
+
+    def span(self, start: int, end: int) -> str:
+        """The text of tokens ``start .. end - 1``."""
+        first = self.ends[start - 1] if start else 0
+        return self.text[first : self.ends[end - 1] if end else 0]
+
+    def tokens_before(self, character: int) -> int:
+        """How many tokens end at or before a character of the text."""
+        return bisect.bisect_right(self.ends, character)
+
+    def last_blank_line(self, first: int) -> int:
+        """How many tokens to keep so that the text ends with the last blank line after token ``first``.
+
+        Only boundaries with something said before them count; without one, everything is kept.
+        """
+        start = self.ends[first - 1] if first else 0
+        for length in range(len(self.ends), first, -1):
+            previous = self.ends[length - 2] if length > 1 else 0
+            said = self.text[start : self.ends[length - 1]]
+            if self.ends[length - 1] > previous and _BLANK_LINE_AT_END.search(said[-64:]):
+                return length if said.strip() else len(self.ends)
+        return len(self.ends)
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
+    return tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False) if tokens else ""
+
+
+@dataclass
+class Vocabulary:
+    """What the protocol needs to know of a tokenizer.
+
+    Args:
+        tags: strings that mean something to the protocol; in untrusted text they are broken up.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    tags: tuple[str, ...] = ()
+    control: dict[str, int] = field(init=False)  # special tokens and tag-like added tokens, by content
+
+    def __post_init__(self) -> None:
+        added = self.tokenizer.added_tokens_decoder
+        self.control = {token.content: index for index, token in added.items()
+                        if token.content and (token.special or _CONTROL.fullmatch(token.content))}
+        for content in self.tokenizer.all_special_tokens:
+            self.control.setdefault(content, self.tokenizer.convert_tokens_to_ids(content))
+
+    def encode(self, pieces: Iterable[str], after: Sequence[int]) -> list[int]:
+        """Token ids that continue ``after`` with the pieces' text.
+
+        ``Untrusted`` pieces never yield a control token and never spell a tag; other pieces may, on purpose.
+        """
+        ids: list[int] = []
+        for piece in pieces:
+            parts = self._plain_parts(piece) if isinstance(piece, Untrusted) else [piece]
+            for part in parts:
+                context = [*after[-CONTEXT_TOKENS:], *ids][-CONTEXT_TOKENS:]
+                ids += self._continue(part, context)
+        return ids
+
+    def _plain_parts(self, text: str) -> list[str]:
+        """Splits after the first character of everything that would become a control token."""
+        for tag in self.tags:
+            text = re.sub(re.escape(tag), lambda match: match[0][0] + " " + match[0][1:], text, flags=re.IGNORECASE)
+        spelled = [content for content in self.control if len(content) > 1 and content in text]
+        if not spelled:
+            return [text]
+        cuts = sorted({match.start() + 1 for content in spelled
+                       for match in re.finditer(f"(?={re.escape(content)})", text)})
+        return [text[i:j] for i, j in zip([0, *cuts], [*cuts, len(text)], strict=True) if i < j]
+
+    def _continue(self, text: str, context: Sequence[int]) -> list[int]:
+        """Encodes a fragment so that it reads as ``text`` after the context.
+
+        Some tokenizers (SentencePiece) put a space before whatever they encode alone. Encoding behind an anchor and
+        taking the anchor off again avoids it; the spelling that reads back right is taken.
+        """
+        if not text:
+            return []
+        alone = self.tokenizer.encode(text, add_special_tokens=False)
+        before = decode(self.tokenizer, context)
+        if decode(self.tokenizer, [*context, *alone]) == before + text:
+            return alone
+        for anchor in ANCHORS:
+            head = self.tokenizer.encode(anchor, add_special_tokens=False)
+            both = self.tokenizer.encode(anchor + text, add_special_tokens=False)
+            tail = both[len(head) :]
+            if both[: len(head)] == head and decode(self.tokenizer, [*context, *tail]) == before + text:
+                return tail
+        return alone
+
+    def token(self, text: str) -> int | None:
+        """The id of a text that is one token on its own, such as ``</think>`` in most reasoning models."""
+        if not text:
+            return None
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids[0] if len(ids) == 1 else None
+
+    def thinking_markers(self) -> tuple[str, str]:
+        """The model's own opening and closing of thought, from its added tokens or its chat template; ("", "") if none."""
+        added = {token.content for token in self.tokenizer.added_tokens_decoder.values()}
+        template = self.tokenizer.chat_template
+        template = " ".join(template.values()) if isinstance(template, dict) else template or ""
+        for start, end in THINKING_MARKERS:
+            if end in added or end in template:
+                return start, end
+        return "", ""
