@@ -1,0 +1,22 @@
+"""A small LeaP setting in which random models hold blocks: short intervals, no end tokens unless asked for."""
+
+from __future__ import annotations
+
+import tiny
+import tiny_tokenizer
+import torch
+
+from leapgen import EngineConfig, LeapConfig, LeapGenerator, SamplingConfig
+
+QUESTION = "What is 12 + 30?"
+LEAP = LeapConfig(interval=12, max_new_tokens=36, summary_tokens=10, top_k_peers=2, answer_tokens=6, max_answer_tokens=8,
+                  explain=False)
+SAMPLING = SamplingConfig(temperature=1.0, top_k=50, top_p=0.95)
+
+
+def generator(name: str = "llama", dtype: torch.dtype = torch.float32, engine: EngineConfig | None = None,
+              thinking: bool = False, **changes) -> LeapGenerator:
+    experts = {"experts_implementation": "eager"} if dtype == torch.float64 else {}
+    model = tiny.build(name, dtype, vocab_size=tiny_tokenizer.VOCAB, **experts, **changes)
+    engine = engine or EngineConfig(page_size=4, kv_cache_bytes=1 << 25, max_step_tokens=64)
+    return LeapGenerator(model, tiny_tokenizer.byte_level(thinking), engine=engine)
