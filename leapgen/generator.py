@@ -260,7 +260,10 @@ class LeapGenerator:
         answer = leap.answer_tokens + 32 if leap.force_answer else 1
         if len(tokens) + answer > context:
             raise ValueError(f"the prompt is {len(tokens)} tokens long and {answer} are kept for an answer, but {held}.")
-        if leap.communicates:
+        if leap.max_blocks != 0 and leap.blocks != ():
+            if leap.interval >= leap.max_new_tokens:
+                raise ValueError(f"interval={leap.interval} is not below max_new_tokens={leap.max_new_tokens}, so no LeaP "
+                                 "block would be held. Use a smaller interval, or leap=False for independent paths.")
             needed = len(tokens) + leap.interval + leap.summary_tokens + answer
             if needed > context:
                 raise ValueError(

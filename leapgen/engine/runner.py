@@ -88,7 +88,8 @@ def _pages_within(config: EngineConfig, probe: KVCache, context_length: int) -> 
     pages = int(limit // page_bytes)
     if pages < 2:
         raise PoolTooSmallError(f"a KV limit of {int(limit)} bytes holds {pages} pages of {page_bytes} bytes "
-                                f"({config.page_size} tokens); at least two are needed. Raise kv_cache_bytes or kv_cache_fraction.")
+                                f"({config.page_size} tokens); at least two are needed. Raise kv_cache_bytes or "
+                                "kv_cache_fraction.")
     return min(pages, config.max_batch_size * -(-context_length // config.page_size))
 
 

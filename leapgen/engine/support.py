@@ -126,7 +126,8 @@ def check_forward(runner: Runner, cache: GrowingKVCache) -> None:
     if not error <= tolerance:
         raise UnsupportedModelError(
             model, f"its logits over a paged cache differ from its own by {error:.2g} (relative, median over tokens; "
-            f"allowed {tolerance}). It may depend on a mask, a position or a cache that does not reach its attention function.")
+            f"allowed {tolerance}). It may depend on a mask, a position or a cache that does not reach its attention "
+            "function.")
 
 
 def _check_layers(model: PreTrainedModel, cache: GrowingKVCache) -> None:

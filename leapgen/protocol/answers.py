@@ -14,9 +14,9 @@ def extract_answer(text: str) -> str | None:
         content = _balanced(text, start)
         if content is not None and content.strip():
             return content.strip()
-    stated = _STATED.findall(text)
-    if stated:
-        return stated[-1].strip().strip("*$.").strip() or None
+    for stated in reversed(_STATED.findall(text)):
+        if not _BOXED.search(stated):  # a box that was never closed is no answer
+            return stated.strip().strip("*$.").strip() or None
     return None
 
 

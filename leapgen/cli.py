@@ -1,0 +1,185 @@
+"""``leapgen run``, ``demo``, ``show`` and ``resume``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from rich.console import Console
+
+from leapgen.config import LeapConfig, SamplingConfig
+from leapgen.display import RunProgress, show
+from leapgen.output import LeapOutput, OutputEvent
+
+PRESETS = ("paper", "official", "single", "leap_t", "independent")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status: 0 done, 1 a refused input or failed run, 130 interrupted."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    console = Console(stderr=True)
+    try:
+        return options.run(options, console)
+    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+        console.print(f"[bold red]leapgen:[/] {error}", highlight=False)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="leapgen", description="Reasoning paths that learn from each other (LeaP).")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    run = commands.add_parser("run", help="run LeaP on a question")
+    run.add_argument("question")
+    run.add_argument("--model", required=True, help="a folder or hub name transformers can load, or 'smollm2'")
+    run.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, ... (default: auto)")
+    run.add_argument("--device-map", default=None, help="passed to from_pretrained, such as 'auto' or 'cuda'")
+    _run_options(run, n=32)
+    run.set_defaults(run=_run)
+
+    demo = commands.add_parser("demo", help="LeaP on a small real model, with nothing to download at run time")
+    demo.add_argument("--question", default=None)
+    _run_options(demo, n=8)
+    demo.set_defaults(run=_demo)
+
+    shown = commands.add_parser("show", help="show a saved run")
+    shown.add_argument("file", type=Path)
+    shown.add_argument("--path", type=int, action="append", default=[], help="print this path's whole text; repeatable")
+    shown.set_defaults(run=_show)
+
+    resume = commands.add_parser("resume", help="go on with an interrupted run")
+    resume.add_argument("file", type=Path)
+    resume.add_argument("--model", help="default: the model the run was made with")
+    resume.add_argument("--dtype", default="auto")
+    resume.add_argument("--device-map", default=None)
+    resume.set_defaults(run=_resume)
+    return parser
+
+
+def _run_options(parser: argparse.ArgumentParser, n: int) -> None:
+    parser.add_argument("--n", type=int, default=n, help=f"paths (default: {n})")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--preset", choices=PRESETS, default="paper")
+    parser.add_argument("--save", type=Path, default=Path("run.json"), help="where the run is saved (default: run.json)")
+    parser.add_argument("--path", type=int, action="append", default=[], help="print this path's whole text; repeatable")
+    group = parser.add_argument_group("settings", "fields of LeapConfig and SamplingConfig; see their documentation")
+    for config in (LeapConfig, SamplingConfig):
+        hints = get_type_hints(config)
+        for field in dataclasses.fields(config):
+            accepted = get_args(hints[field.name]) or (hints[field.name],)
+            kind = next((t for t in (bool, int, float, str) if t in accepted), None)
+            if kind is None:  # callables and lists have no form on a command line
+                continue
+            group.add_argument(f"--{field.name.replace('_', '-')}", dest=f"set_{field.name}", default=None,
+                               **({"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}))
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    return {name[4:]: value for name, value in vars(options).items() if name.startswith("set_") and value is not None}
+
+
+def _load(name: str, dtype: str, device_map: str | None) -> Any:
+    from leapgen.demo import load_smollm2
+    from leapgen.generator import LeapGenerator
+
+    if name == "smollm2":
+        return load_smollm2()
+    options = {"device_map": device_map} if device_map else {}
+    return LeapGenerator.from_pretrained(name, dtype=dtype, **options)
+
+
+def _check_save(path: Path) -> None:
+    """Before any work: a run that cannot be saved would be lost."""
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise ValueError(f"--save {path}: {'it is a folder' if path.is_dir() else 'its folder does not exist'}.")
+
+
+def _run(options: argparse.Namespace, console: Console) -> int:
+    _check_save(options.save)
+    with console.status(f"loading {options.model}"):
+        generator = _load(options.model, options.dtype, options.device_map)
+    return _generate(generator, options.question, options, _settings(options), console)
+
+
+def _demo(options: argparse.Namespace, console: Console) -> int:
+    from leapgen.demo import QUESTION, SETTINGS, load_smollm2
+
+    _check_save(options.save)
+    with console.status("loading SmolLM2-135M-Instruct"):
+        generator = load_smollm2()
+    return _generate(generator, options.question or QUESTION, options, {**SETTINGS, **_settings(options)}, console)
+
+
+def _generate(generator: Any, question: str, options: argparse.Namespace, settings: dict[str, Any], console: Console) -> int:
+    from leapgen.generator import GenerationFailed, GenerationInterrupted
+
+    preset = getattr(LeapConfig, options.preset)()
+    config, _ = generator.settings(preset, None, settings)
+    events = generator.stream(question, options.n, leap=preset, seed=options.seed, **settings)
+    output, status = None, 0
+    try:
+        with RunProgress(console, options.n, config.max_new_tokens).running() as progress:
+            for event in events:
+                progress.update(event)
+                if isinstance(event, OutputEvent):
+                    output = event.output
+    except GenerationInterrupted as interrupted:
+        output, status = interrupted.outputs[0], 130
+    except GenerationFailed as failed:
+        output, status = failed.outputs[0], 1
+        console.print(f"[bold red]leapgen:[/] the run failed: {failed}", highlight=False)
+    return _finish(output, options, console, status)
+
+
+def _finish(output: LeapOutput, options: argparse.Namespace, console: Console, status: int) -> int:
+    show(output, Console(), paths=options.path)
+    output.save(options.save)
+    console.print(f"saved to {options.save}; [bold]leapgen show {options.save}[/] shows it again", highlight=False)
+    if status:
+        console.print(f"not finished; [bold]leapgen resume {options.save}[/] goes on from here", highlight=False)
+    return status
+
+
+def _show(options: argparse.Namespace, console: Console) -> int:
+    output = LeapOutput.load(options.file)
+    _check_paths(options.path, output)
+    show(output, paths=options.path)
+    return 0
+
+
+def _check_paths(paths: list[int], output: LeapOutput) -> None:
+    for path in paths:
+        if not 0 <= path < len(output.paths):
+            raise ValueError(f"--path {path}: the run has paths 0 .. {len(output.paths) - 1}.")
+
+
+def _resume(options: argparse.Namespace, console: Console) -> int:
+    from leapgen.generator import GenerationFailed, GenerationInterrupted
+
+    output = LeapOutput.load(options.file)
+    if output.finished:
+        console.print(f"{options.file} is a finished run; there is nothing to resume.")
+        return 0
+    name = options.model or output.model
+    if not name:
+        raise ValueError("the run does not say which model made it; give --model.")
+    with console.status(f"loading {name}"):
+        generator = _load(name, options.dtype, options.device_map)
+    status = 0
+    try:
+        with console.status("resuming"):
+            output = generator.resume(output)
+    except (GenerationInterrupted, GenerationFailed) as stopped:
+        output, status = stopped.outputs[0], 130 if isinstance(stopped, GenerationInterrupted) else 1
+        console.print(f"stopped: {stopped}", highlight=False)
+    options.save, options.path = options.file, []
+    return _finish(output, options, console, status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
