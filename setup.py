@@ -1,6 +1,18 @@
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+
+# Plain C++ behind a C interface: no torch at build time. Where no compiler is found, plain torch does the work.
+cpu_kernels = Extension(
+    "leapgen_kernels._cpu",
+    sources=["kernels/csrc/paged_attention.cpp"],
+    language="c++",
+    # What -ffast-math gives the loops, without what it takes from NaN, infinity and the process's rounding mode.
+    extra_compile_args=["-O3", "-std=c++17", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fassociative-math",
+                        "-fno-signed-zeros", "-freciprocal-math", "-ffp-contract=fast", "-fvisibility=hidden"],
+    extra_link_args=["-fopenmp"],
+    optional=True,
+)
 
 setup(
     name="leapgen",
@@ -10,7 +22,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["leapgen", "leapgen.*"]),
+    packages=[*find_packages(include=["leapgen", "leapgen.*"]), "leapgen_kernels"],
+    package_dir={"leapgen_kernels": "kernels/leapgen_kernels"},
+    ext_modules=[cpu_kernels],
     package_data={"leapgen": ["py.typed"]},
     install_requires=[
         "torch>=2.11",

@@ -68,8 +68,8 @@ class SamplingConfig:
     logprobs: bool = True
 
     def __post_init__(self) -> None:
-        _require(_is_number(self.temperature) and self.temperature >= 0, "temperature", self.temperature,
-                 "a finite number >= 0 (0 is greedy)")
+        _require(_is_number(self.temperature) and (self.temperature == 0 or self.temperature >= 1e-4), "temperature",
+                 self.temperature, "0 (greedy) or a finite number >= 1e-4")
         _require(self.top_k is None or _is_int(self.top_k, 1), "top_k", self.top_k,
                  "an integer >= 1, or None to keep every token")
         _require(_is_number(self.top_p) and 0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
@@ -116,6 +116,7 @@ class EngineConfig:
         max_step_tokens: tokens one forward pass computes at most; longer prefills are split over steps.
         max_batch_size: sequences in one forward pass at most.
         context_length: positions a sequence may have; ``None`` takes the model's own.
+        kernels: use compiled kernels where they serve device and dtype; without, plain torch does everything.
 
     Raises:
         ValueError: a value outside its range.
@@ -127,6 +128,7 @@ class EngineConfig:
     max_step_tokens: int = 2048
     max_batch_size: int = 256
     context_length: int | None = None
+    kernels: bool = True
 
     def __post_init__(self) -> None:
         _require(_is_int(self.page_size, 1), "page_size", self.page_size, "an integer >= 1")

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from leapgen.config import EngineConfig, LeapConfig, SamplingConfig, split_options
 from leapgen.engine import Engine
+from leapgen.engine.support import eval_mode
 from leapgen.output import BlockEvent, FinishEvent, LeapOutput, OutputEvent, TokenEvent
 from leapgen.protocol.chat import prompt_tokens, question_of
 from leapgen.protocol.group import Endings, Group
@@ -157,24 +158,9 @@ class LeapGenerator:
 
     def _run(self, groups: list[Group], outputs: list[LeapOutput],
              earlier: LeapOutput | None = None) -> Iterator[StreamEvent]:
-        training = self.model.training
-        self.model.eval()
         try:
-            pending = dict(enumerate(groups))
-            for group in groups:
-                yield from group.start(*((earlier.paths, earlier.blocks) if earlier else ()))
-            while pending:
-                events = self.engine.step()
-                self._attribute_time()
-                for event in events:
-                    yield from event.sequence.owner.group.handle(event)
-                for index, group in list(pending.items()):
-                    yield from group.advance()
-                    if group.done:
-                        del pending[index]
-                        self._fill(outputs[index], group)
-                        group.close()
-                        yield OutputEvent(index, outputs[index])
+            with eval_mode(self.model):
+                yield from self._events(groups, outputs, earlier)
         except KeyboardInterrupt as interrupt:
             self._fill_all(outputs, groups)
             raise GenerationInterrupted(outputs) from interrupt
@@ -184,7 +170,24 @@ class LeapGenerator:
         finally:
             for group in groups:
                 group.close()
-            self.model.train(training)
+
+    def _events(self, groups: list[Group], outputs: list[LeapOutput], earlier: LeapOutput | None) -> Iterator[StreamEvent]:
+        """Steps the engine until every group is done. A group's block holds up its own paths only."""
+        for group in groups:
+            yield from group.start(*((earlier.paths, earlier.blocks) if earlier else ()))
+        pending = dict(enumerate(groups))
+        while pending:
+            events = self.engine.step()
+            self._attribute_time()
+            for event in events:
+                yield from event.sequence.owner.group.handle(event)
+            for index, group in list(pending.items()):
+                yield from group.advance()
+                if group.done:
+                    del pending[index]
+                    self._fill(outputs[index], group)
+                    group.close()
+                    yield OutputEvent(index, outputs[index])
 
     def _fill_all(self, outputs: list[LeapOutput], groups: list[Group]) -> None:
         for output, group in zip(outputs, groups, strict=True):

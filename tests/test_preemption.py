@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import torch
+from oracle import LogitsRecorder
 
 from leapgen.config import EngineConfig, SamplingConfig
 from leapgen.engine import Engine, Stream
@@ -39,6 +40,14 @@ def release_all(engine, sequences):
     assert engine.pool.num_used == 0, "pages leaked"
 
 
+def assert_adds_up(ledger, paths):
+    """Every prompt is prefilled once, and every sampled token but each path's last goes through the model once."""
+    prompts = sum(len(prompt) for _, prompt, _ in paths)
+    sampled = sum(limit for _, _, limit in paths) - prompts
+    assert (ledger.prefilled, ledger.decoded) == (prompts, sampled)
+    assert ledger.computed == prompts + sampled - len(paths) + ledger.recomputed
+
+
 def test_tokens_do_not_depend_on_the_batch_or_on_the_pool(llama32):
     """Would catch: random numbers drawn per step or per row, KV that comes back different after a preemption, positions
     that are drawn again when a sequence resumes.
@@ -50,6 +59,7 @@ def test_tokens_do_not_depend_on_the_batch_or_on_the_pool(llama32):
     engine, batch, ledger = run(llama32, paths, 100)
     assert [s.tokens for s in batch] == alone
     assert ledger.recomputed == ledger.preemptions == engine.scheduler.num_preemptions == 0
+    assert_adds_up(ledger, paths)
     peak = engine.pool.peak_used
     release_all(engine, batch)
 
@@ -57,6 +67,7 @@ def test_tokens_do_not_depend_on_the_batch_or_on_the_pool(llama32):
     assert [s.tokens for s in squeezed] == alone
     assert ledger.preemptions == engine.scheduler.num_preemptions > 0
     assert ledger.recomputed > 0
+    assert_adds_up(ledger, paths)
     release_all(engine, squeezed)
 
     for limits in ({"max_batch_size": 2}, {"max_step_tokens": 3}):
@@ -107,21 +118,27 @@ def test_forks_share_a_prefix_through_preemption_and_count_what_they_redo(llama3
 
 
 def test_a_paused_sequence_gives_its_pages_and_gets_its_tokens_back(llama32):
-    """Would catch: paused sequences that block the pool, or that have forgotten their tokens when they resume."""
+    """Would catch: paused sequences that block the pool, that forget their tokens, or whose fork counts as new what was
+    computed before it was made.
+    """
     (prompt, _), (other, _) = PATHS[4], PATHS[2]
     runs = []
     for num_pages in (60, 12):
         engine = Engine(llama32, EngineConfig(page_size=PAGE, kv_cache_bytes=num_pages * PAGE_BYTES))
-        paused = engine.add(prompt, SAMPLING, stream=Stream(11, 0), limit=len(prompt) + 8)
+        ledger = Ledger()
+        paused = engine.add(prompt, SAMPLING, stream=Stream(11, 0), limit=len(prompt) + 8, ledger=ledger)
         run_to_the_end(engine)
         held = list(paused.tokens)
+        twin = engine.fork(paused, stream=Stream(11, 2))
         guest = engine.add(other, SAMPLING, stream=Stream(11, 1), limit=44)
         run_to_the_end(engine)
         assert paused.tokens == held
-        engine.extend(paused, [9, 8, 7], limit=len(held) + 12)
+        engine.extend(twin, [9, 8, 7], limit=len(held) + 12)
         run_to_the_end(engine)
-        runs.append((engine.scheduler.num_preemptions, paused.tokens, guest.tokens))
-        release_all(engine, [paused, guest])
+        assert paused.tokens == held
+        assert ledger.prefilled == len(prompt) + 3
+        runs.append((engine.scheduler.num_preemptions, twin.tokens, guest.tokens))
+        release_all(engine, [paused, twin, guest])
     assert runs[0][0] == 0 < runs[1][0]
     assert runs[0][1:] == runs[1][1:]
 
@@ -140,6 +157,43 @@ def test_the_oldest_sequence_is_never_preempted(llama32):
     assert ledgers[0].preemptions == 0 < sum(ledger.preemptions for ledger in ledgers)
     run_to_the_end(engine)
     assert [len(s) for s in sequences] == [46] * 4
+
+
+def test_a_sequence_that_waits_for_its_turn_keeps_its_pages_from_younger_ones(llama32):
+    """Would catch: a decoding sequence that takes the pages of an older one whose prefill has no room in this step."""
+    engine = Engine(llama32, EngineConfig(page_size=PAGE, kv_cache_bytes=8 * PAGE_BYTES, max_step_tokens=4))
+    ledgers = [Ledger() for _ in range(3)]
+    oldest, waiting, young = [engine.add([5 + i] * 4, SAMPLING, stream=Stream(11, i), limit=5, ledger=ledger)
+                              for i, ledger in enumerate(ledgers)]
+    run_to_the_end(engine)
+    engine.extend(oldest, [7] * 16, limit=21)  # fills four steps
+    engine.extend(waiting, [7] * 6, limit=11)
+    engine.extend(young, limit=17)
+    run_to_the_end(engine)
+    assert ledgers[1].preemptions == 0 < ledgers[2].preemptions
+    assert len(young) == 17
+
+
+def test_a_late_fork_resumes_on_what_its_relative_has_computed_and_no_more(llama32):
+    """Would catch: a preempted fork that takes over a token its relative has sampled but not computed."""
+    runs = []
+    for num_pages in (60, 14):
+        engine = Engine(llama32, EngineConfig(page_size=PAGE, kv_cache_bytes=num_pages * PAGE_BYTES))
+        ledgers = [Ledger(), Ledger()]
+        oldest = engine.add([5, 6, 7], SAMPLING, stream=Stream(11, 0), limit=4, ledger=ledgers[0])
+        root = engine.add(PATHS[2][0], SAMPLING, stream=Stream(11, 1), limit=17, ledger=ledgers[1])
+        run_to_the_end(engine)
+        assert (len(root), root.num_computed) == (17, 4 * PAGE)  # full pages: its twin goes on sharing them all
+        twin = engine.fork(root, stream=Stream(11, 2))
+        engine.extend(oldest, limit=40)
+        engine.extend(twin, [9], limit=40)
+        recorder = LogitsRecorder(engine)
+        run_to_the_end(engine)
+        assert recorder.worst_error(llama32, [oldest, twin]) < 1e-4
+        runs.append((ledgers[1].preemptions, twin.tokens))
+        release_all(engine, [oldest, root, twin])
+    assert runs[0][0] == 0 < runs[1][0]
+    assert runs[0][1] == runs[1][1]
 
 
 # -- forks ------------------------------------------------------------------------------------------------------------
@@ -242,6 +296,19 @@ def test_a_long_prompt_is_chunked_while_others_go_on_decoding(llama32):
     run_to_the_end(reference)
     run_to_the_end(engine)
     assert late.tokens == whole.tokens
+
+
+def test_prompts_share_the_token_limit_of_a_step(llama32):
+    """Would catch: a limit that each prompt has for itself, so that a burst of requests makes one huge step."""
+    engine = Engine(llama32, EngineConfig(page_size=PAGE, kv_cache_bytes=1 << 20, max_step_tokens=16))
+    sequences = [engine.add([5 + i] * 23, SAMPLING, stream=Stream(1, i), limit=26) for i in range(4)]
+    widths = []
+    while engine.has_work:
+        engine.step()
+        widths.append(sum(chunk.end - chunk.start for chunk in engine.last_step))
+    assert max(widths) == 16
+    assert widths[:4] == [16] * 4, "room was left unused"
+    assert [len(s) for s in sequences] == [26] * 4
 
 
 def test_a_prompt_is_computed_even_when_decodes_fill_the_step(llama32):

@@ -22,14 +22,14 @@ REFUSED = {
                                    "num_heads": 4},
            "T5ForConditionalGeneration cannot be served: it is an encoder-decoder"),
     "mamba": (AutoModelForCausalLM, {"vocab_size": 160, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
-              "MambaForCausalLM cannot be served: its attention does not go through transformers' AttentionInterface"),
+              "MambaForCausalLM cannot be served: it has recurrent layers"),
     "recurrent_gemma": (AutoModelForCausalLM, {"vocab_size": 160, "hidden_size": 32, "num_hidden_layers": 3,
                                                "num_attention_heads": 4, "intermediate_size": 32},
                         "RecurrentGemmaForCausalLM cannot be served: it has recurrent layers"),
     "qwen3_next": (AutoModelForCausalLM, {
         **HEAD_DIM, **MOE, "num_hidden_layers": 4, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
         "linear_key_head_dim": 8, "linear_value_head_dim": 8},
-                   "Qwen3NextForCausalLM cannot be served: .*(AttentionInterface|linear_attention)"),
+                   "Qwen3NextForCausalLM cannot be served: .*recurrent layers"),
     "minimax": (AutoModelForCausalLM, {**LLAMA, "num_local_experts": 2,
                                        "layer_types": ["linear_attention", "full_attention"]},
                 "MiniMaxForCausalLM cannot be served: it has layers of type linear_attention"),
@@ -75,6 +75,13 @@ def test_every_refused_model_is_left_as_it_was():
     assert model.model.layers[0].training
 
 
+def test_a_model_that_drops_keyword_arguments_is_refused_by_name():
+    """Would catch: a TypeError from inside the attention function, where layers do not pass the step's plan on."""
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("nemotron", **HEAD_DIM)).eval()
+    with pytest.raises(UnsupportedModelError, match="NemotronForCausalLM cannot be served"):
+        Engine(model, SMALL)
+
+
 def test_two_layers_that_write_into_one_cache_are_refused():
     """Would catch: modules that share a layer_idx overwriting each other's KV."""
     model = tiny.build("llama")
@@ -115,11 +122,13 @@ def test_a_sliding_window_that_does_not_reach_the_attention_function_is_refused(
         Engine(windowless_mistral(window), SMALL)
 
 
-def test_qwen2_moe_with_a_window_is_refused_or_exact():
-    """Would catch: the same in a model that transformers ships: Qwen2MoeAttention masks its window, never passes it."""
-    config = AutoConfig.for_model("qwen2_moe", **LLAMA, **MOE, use_sliding_window=True, sliding_window=7,
-                                  max_window_layers=2)
-    assert config.layer_types == ["sliding_attention", "full_attention"]
+@pytest.mark.parametrize(("name", "changes"), [
+    ("qwen2_moe", {**MOE, "use_sliding_window": True, "max_window_layers": 2}),
+    ("phimoe", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+])
+def test_models_that_only_mask_their_window_are_refused_or_exact(name, changes):
+    """Would catch: the same in models that transformers ships: their attention is given a mask, never the window."""
+    config = AutoConfig.for_model(name, **{**LLAMA, "sliding_window": 7, **changes})
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, experts_implementation="eager").double().eval()
     try:
@@ -222,7 +231,7 @@ def test_nan_weights_are_refused():
     model = tiny.build("llama")
     with torch.no_grad():
         model.model.layers[1].mlp.down_proj.weight[3, 3] = torch.nan
-    with pytest.raises(UnsupportedModelError, match=r"LlamaForCausalLM cannot be served: .*nan"):
+    with pytest.raises(UnsupportedModelError, match=r"LlamaForCausalLM cannot be served: .*not finite"):
         Engine(model, SMALL)
 
 

@@ -49,6 +49,6 @@ def build(name: str, dtype: torch.dtype = torch.float64, attention: str | None =
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(0, 0.5 / parameter.shape[-1] ** 0.5 * 2, generator=generator)
-            elif "sinks" in [n for n, p in model.named_parameters() if p is parameter][0]:
+            elif "sinks" in next(n for n, p in model.named_parameters() if p is parameter):
                 parameter.normal_(0, 1, generator=generator)
     return model.to(dtype).eval()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from leapgen_kernels import cpu
 from torch import Tensor
 from transformers import AttentionInterface
 
@@ -28,7 +29,7 @@ def register() -> None:
 
 
 def attention_forward(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-                      *, leapgen_plan: StepPlan, scaling: float | None = None, dropout: float = 0.0,
+                      *, leapgen_plan: StepPlan | None = None, scaling: float | None = None, dropout: float = 0.0,
                       sliding_window: int | None = None, softcap: float | None = None, s_aux: Tensor | None = None,
                       **kwargs: Any) -> tuple[Tensor, None]:
     """Writes this step's keys and values into the pool and attends over the pages.
@@ -41,13 +42,21 @@ def attention_forward(module: torch.nn.Module, query: Tensor, key: Tensor, value
     Returns:
         [1, tokens, heads, value_dim], and None for the weights.
     """
+    if leapgen_plan is None:
+        raise UnsupportedAttentionError(f"{type(module).__name__} is not given the keyword arguments of the model's forward")
     _check(module, query, key, attention_mask, dropout, kwargs)
     plan, layer = leapgen_plan, module.layer_idx
+    plan.windows[layer] = sliding_window
     query, key, value = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
-    plan.cache.write(layer, key, value, plan.on(key.device).slots)
-    output = paged_attention(query, plan.cache.keys[layer], plan.cache.values[layer], plan,
-                             scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
-                             sliding_window=sliding_window, softcap=softcap, sinks=s_aux)
+    tensors = plan.on(key.device)
+    plan.cache.write(layer, key, value, tensors.slots, plan.kernels)
+    keys, values = plan.cache.keys[layer], plan.cache.values[layer]
+    options = {"scaling": query.shape[-1] ** -0.5 if scaling is None else scaling, "sliding_window": sliding_window,
+               "softcap": softcap, "sinks": s_aux}
+    if plan.kernels and cpu.serves(query):
+        output = cpu.attend(query, keys, values, tensors.page_table, tensors.query_starts, tensors.kv_lengths, **options)
+    else:
+        output = paged_attention(query, keys, values, plan, **options)
     return output[None], None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from leapgen_kernels import cpu
 from torch import Tensor
 
 
@@ -48,10 +49,13 @@ class KVCache:
     def bytes_per_token(self) -> int:
         return sum(spec.bytes_per_token for spec in self.specs.values())
 
-    def write(self, index: int, key: Tensor, value: Tensor, slots: Tensor) -> None:
+    def write(self, index: int, key: Tensor, value: Tensor, slots: Tensor, kernels: bool = True) -> None:
         """Stores key ``[tokens, kv_heads, key_dim]`` and value ``[tokens, kv_heads, value_dim]`` at flat slots."""
-        self.keys[index].flatten(0, 1).index_copy_(0, slots, key)
-        self.values[index].flatten(0, 1).index_copy_(0, slots, value)
+        for source, pool in ((key, self.keys[index]), (value, self.values[index])):
+            if kernels and cpu.serves(source):
+                cpu.store(source, pool, slots)
+            else:
+                pool.flatten(0, 1).index_copy_(0, slots, source)
 
     def copy_page(self, source: int, target: int) -> None:
         for index in self.specs:
@@ -66,9 +70,9 @@ class GrowingKVCache(KVCache):
         super().__init__({}, num_pages, page_size)
         self.calls: list[int] = []  # layer indices in the order they wrote
 
-    def write(self, index: int, key: Tensor, value: Tensor, slots: Tensor) -> None:
+    def write(self, index: int, key: Tensor, value: Tensor, slots: Tensor, kernels: bool = True) -> None:
         if index not in self.specs:
             self.specs[index] = LayerSpec(key.shape[1], key.shape[2], value.shape[2], key.dtype, key.device)
             self._create(index)
         self.calls.append(index)
-        super().write(index, key, value, slots)
+        super().write(index, key, value, slots, kernels)

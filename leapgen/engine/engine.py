@@ -100,8 +100,8 @@ class Engine:
             id=self._next_id, family=sequence.family, tokens=list(sequence.tokens), sampled=bytearray(sequence.sampled),
             sampling=sequence.sampling, stream=stream or sequence.stream, limit=sequence.limit,
             stop_tokens=sequence.stop_tokens, min_length=sequence.min_length, ledger=sequence.ledger,
-            active=sequence.active, num_computed=sequence.num_computed,
-            num_ever_computed=sequence.num_ever_computed, pages=list(sequence.pages))
+            active=sequence.active, num_computed=sequence.num_computed, num_lost=sequence.num_lost,
+            pages=list(sequence.pages))
         self.pool.share(twin.pages)
         twin.ledger.forks += 1
         twin.ledger.reused += twin.num_computed
@@ -148,7 +148,7 @@ class Engine:
         del sequence.tokens[length:]
         del sequence.sampled[length:]
         sequence.num_computed = min(sequence.num_computed, length)
-        sequence.num_ever_computed = min(sequence.num_ever_computed, length)
+        sequence.num_lost = min(sequence.num_lost, length)
         keep = self.pool.pages_for(sequence.num_computed)
         self.pool.release(sequence.pages[keep:])
         del sequence.pages[keep:]
@@ -203,12 +203,12 @@ class Engine:
 
     def _commit(self, chunk: Chunk, events: list[Event]) -> None:
         sequence, start, end = chunk.sequence, chunk.start, chunk.end
-        again = max(min(sequence.num_ever_computed, end) - start, 0)
+        first = max(start, sequence.num_computed)  # before it: a last token once more, for its logits
+        again = max(min(sequence.num_lost, end) - first, 0)
         sequence.ledger.recomputed += again
-        sequence.ledger.prefilled += sequence.sampled.count(0, start + again, end)
+        sequence.ledger.prefilled += sequence.sampled.count(0, first + again, end)
         sequence.ledger.computed += end - start
         sequence.num_computed = end
-        sequence.num_ever_computed = max(sequence.num_ever_computed, end)
         sequence.ledger.pages_peak = max(sequence.ledger.pages_peak, self.pool.num_used)
         served = [follower for follower in sequence.followers if follower.shared_length <= end]
         for follower in served:
@@ -252,7 +252,6 @@ class Engine:
         self.pool.share(follower.pages)
         follower.ledger.reused += length - follower.num_computed
         follower.num_computed = length
-        follower.num_ever_computed = max(follower.num_ever_computed, length)
 
     def _dismiss_followers(self, leader: Sequence) -> None:
         """The leader will not compute what its followers wait for: the first that is active leads the others."""

@@ -31,10 +31,13 @@ class StepPlan:
     page_table: np.ndarray  # [sequences, max_pages]
     query_starts: np.ndarray  # [sequences + 1]
     kv_lengths: np.ndarray  # [sequences]
+    kernels: bool = True  # whether compiled kernels may be used; without, plain torch
+    windows: dict[int, int | None] = field(default_factory=dict)  # sliding window each layer asked for, as layers run
     _tensors: dict[torch.device, PlanTensors] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, cache: KVCache, pages: list[list[int]], starts: list[int], ends: list[int]) -> StepPlan:
+    def build(cls, cache: KVCache, pages: list[list[int]], starts: list[int], ends: list[int],
+              kernels: bool = True) -> StepPlan:
         """For sequences with these pages, of which positions ``starts[i] .. ends[i] - 1`` are computed now."""
         size = cache.page_size
         query_starts = np.zeros(len(pages) + 1, dtype=np.int64)
@@ -45,7 +48,7 @@ class StepPlan:
             page_table[row, :count] = own[:count]
         rows, positions = cls._flat(query_starts, starts)
         slots = page_table[rows, positions // size] * size + positions % size
-        return cls(cache, slots, page_table, query_starts, np.array(ends, dtype=np.int64))
+        return cls(cache, slots, page_table, query_starts, np.array(ends, dtype=np.int64), kernels)
 
     @staticmethod
     def _flat(query_starts: np.ndarray, starts: list[int]) -> tuple[np.ndarray, np.ndarray]:

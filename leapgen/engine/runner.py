@@ -31,6 +31,7 @@ class Runner:
     def __init__(self, model: PreTrainedModel, config: EngineConfig) -> None:
         attention.register()
         self.model = model
+        self.kernels = config.kernels
         self.context_length = support.check_config(model, config.context_length)
         self.vocab_size = model.get_input_embeddings().weight.shape[0]
         self.input_device = model.get_input_embeddings().weight.device
@@ -45,7 +46,7 @@ class Runner:
     def forward(self, chunks: list[Chunk]) -> Tensor:
         """One forward pass; logits [samples, vocab] in the order of the chunks' ``samples``."""
         starts, ends = [c.start for c in chunks], [c.end for c in chunks]
-        plan = StepPlan.build(self.cache, [c.sequence.pages for c in chunks], starts, ends)
+        plan = StepPlan.build(self.cache, [c.sequence.pages for c in chunks], starts, ends, self.kernels)
         tokens = [token for c in chunks for token in c.sequence.tokens[c.start : c.end]]
         rows = np.array([plan.query_starts[i] + length - 1 - c.start
                          for i, c in enumerate(chunks) for length, _ in c.samples], dtype=np.int64)

@@ -25,11 +25,12 @@ class Sampled(NamedTuple):
 
 
 class NonFiniteLogitsError(FloatingPointError):
-    """The model produced NaN or infinite logits."""
+    """The model produced NaN or infinite logits, or what processes them left no token to draw."""
 
-    def __init__(self, path: int, position: int) -> None:
-        super().__init__(f"non-finite logits for path {path} at position {position}: the model's output there is NaN or "
-                         "infinite (half precision overflow, or damaged weights?)")
+    def __init__(self, path: int, position: int, processed: bool = False) -> None:
+        super().__init__(f"non-finite logits for path {path} at position {position}: " + (
+            "logits processors, penalties and forbidden stop tokens left no token to draw" if processed else
+            "the model's output there is NaN or infinite (half precision overflow, or damaged weights?)"))
         self.path, self.position = path, position
 
 
@@ -59,6 +60,9 @@ def sample(logits: Tensor, lengths: Rows[int], sequences: Rows[Sequence]) -> Sam
         drawn, logprobs = draw(scores, config, torch.from_numpy(draws[rows]).to(logits.device))
         tokens[index] = drawn
         sampling_logprobs[index] = logprobs
+    if not sampling_logprobs.isfinite().all():
+        row = int((~sampling_logprobs.isfinite()).nonzero()[0])
+        raise NonFiniteLogitsError(sequences[row].stream.path, lengths[row], processed=True)
     logprobs = logits.gather(1, tokens[:, None])[:, 0] - normalisers
     asked = [s.sampling.logprobs for s in sequences]
     return Sampled(tokens.tolist(), [p if a else None for p, a in zip(logprobs.tolist(), asked, strict=True)],
@@ -84,6 +88,7 @@ def _processed(scores: Tensor, config: SamplingConfig, lengths: list[int], seque
         input_ids = torch.tensor([sequence.tokens[:length]], device=scores.device)
         if config.repetition_penalty != 1.0:
             seen = input_ids[0].unique()
+            seen = seen[seen < scores.shape[1]]  # an embedding may be wider than the head
             old = scores[row, seen]
             scores[row, seen] = torch.where(old < 0, old * config.repetition_penalty, old / config.repetition_penalty)
         for processor in config.logits_processors:
@@ -99,11 +104,12 @@ def draw(scores: Tensor, config: SamplingConfig, uniform: Tensor) -> tuple[Tenso
         uniform: [rows], float64 in [0, 1).
 
     Returns:
-        Token ids [rows] (int64) and their log-probabilities [rows] under the filtered distribution.
+        Token ids [rows] (int64) and their log-probabilities [rows] under the filtered distribution; NaN where no token
+        can be drawn.
     """
     if config.temperature == 0:
-        tokens = scores.argmax(dim=-1)
-        return tokens, torch.zeros_like(scores[:, 0])
+        best, tokens = scores.max(dim=-1)
+        return tokens, best - best  # log 1, and NaN where there is no best
     candidates, ids = _candidates(scores, config)
     candidates = candidates / config.temperature
     if config.top_k is not None and config.top_k < candidates.shape[1]:
@@ -116,7 +122,8 @@ def draw(scores: Tensor, config: SamplingConfig, uniform: Tensor) -> tuple[Tenso
         weights = weights.masked_fill(weights < config.min_p * weights.amax(dim=-1, keepdim=True), 0)
     cumulative = weights.double().cumsum(dim=-1)
     target = uniform[:, None] * cumulative[:, -1:]
-    chosen = torch.searchsorted(cumulative, target, right=True)  # the first whose cumulative weight exceeds it
+    # The first whose cumulative weight exceeds the target; NaN sorts past the end.
+    chosen = torch.searchsorted(cumulative, target, right=True).clamp_max(cumulative.shape[1] - 1)
     kept = weights.gather(1, chosen)
     tokens = chosen if ids is None else ids.gather(1, chosen)
     return tokens[:, 0], (kept / cumulative[:, -1:]).log()[:, 0].to(scores.dtype)
@@ -128,15 +135,13 @@ def _candidates(scores: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor 
     if config.top_k is not None and config.top_k + TIE_SLACK < vocab:
         candidates, ids = scores.topk(config.top_k + TIE_SLACK, dim=-1)
         tied = candidates[:, -1] >= candidates[:, config.top_k - 1]
-        if not tied.any():
-            return candidates, ids
-        return _sorted_beyond_ties(scores, config)
+        if tied.any():  # rare: more tokens tie with the k-th than the slack holds; take as many as the longest tie has
+            kth = candidates[:, config.top_k - 1, None]
+            candidates, ids = scores.topk(int((scores >= kth).sum(dim=-1).clamp_min(config.top_k).max()), dim=-1)
+        # topk leaves ties in any order; by id, no row's draw depends on how many candidates its neighbours need.
+        ids, by_id = ids.sort(dim=-1)
+        candidates, by_score = candidates.gather(1, by_id).sort(dim=-1, descending=True, stable=True)
+        return candidates, ids.gather(1, by_score)
     if config.top_k is None and config.top_p == 1:
         return scores, None
     return scores.sort(dim=-1, descending=True, stable=True)
-
-
-def _sorted_beyond_ties(scores: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor]:
-    """Rare: more tokens tie with the k-th than the slack holds. Take as many as the longest tie needs."""
-    kth = scores.topk(config.top_k, dim=-1).values[:, -1:]
-    return scores.topk(int((scores >= kth).sum(dim=-1).max()), dim=-1)

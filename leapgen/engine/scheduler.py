@@ -157,4 +157,5 @@ class Scheduler:
         sequence.ledger.preemptions += 1
         self.pool.release(sequence.pages)
         sequence.pages = []
+        sequence.num_lost = max(sequence.num_lost, sequence.num_computed)
         sequence.num_computed = 0

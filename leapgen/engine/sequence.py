@@ -30,7 +30,7 @@ class Sequence:
     active: bool = True  # set by add and extend; cleared at the limit, at a stop token and by pause
     released: bool = False
     num_computed: int = 0  # tokens[:num_computed] have KV in pages
-    num_ever_computed: int = 0  # the most num_computed has been; below it, computing is recomputing
+    num_lost: int = 0  # positions below this had KV that a preemption took; computing them is recomputing
     pages: list[int] = field(default_factory=list)
     # A fork of a sequence whose tail is still to be computed waits for it instead of computing the tail again.
     leader: Sequence | None = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +28,18 @@ class UnsupportedModelError(ValueError):
         super().__init__(f"{type(model).__name__} cannot be served: {reason}")
 
 
+@contextmanager
+def eval_mode(model: PreTrainedModel) -> Iterator[None]:
+    """Every module in eval mode, and afterwards as it was."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def attention_configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
     """Every config object that modules of the model consult for their attention implementation."""
     configs = {id(module.config): module.config for module in model.modules()
@@ -43,9 +57,6 @@ def check_config(model: PreTrainedModel, context_length: int | None) -> int:
     config = model.config.get_text_config(decoder=True)
     if model.config.is_encoder_decoder:
         raise UnsupportedModelError(model, "it is an encoder-decoder; only decoder-only models have one KV cache a path.")
-    if not getattr(model, "_supports_attention_backend", False):
-        raise UnsupportedModelError(model, "its attention does not go through transformers' AttentionInterface "
-                                    "(_supports_attention_backend is not set).")
     if getattr(model, "_is_stateful", False):
         raise UnsupportedModelError(model, "it has recurrent layers, whose state cannot be cut back or shared by pages.")
     layer_types = getattr(config, "layer_types", None) or []
@@ -53,6 +64,9 @@ def check_config(model: PreTrainedModel, context_length: int | None) -> int:
     if others:
         raise UnsupportedModelError(model, f"it has layers of type {', '.join(others)}; "
                                     f"served are {', '.join(sorted(SERVED_LAYERS))}.")
+    if not getattr(model, "_supports_attention_backend", False):
+        raise UnsupportedModelError(model, "its attention does not go through transformers' AttentionInterface "
+                                    "(_supports_attention_backend is not set).")
     if getattr(config, "num_kv_shared_layers", 0):
         raise UnsupportedModelError(model, f"{config.num_kv_shared_layers} of its layers read another layer's KV through "
                                     "the cache object.")
@@ -96,31 +110,30 @@ def check_forward(runner: Runner, cache: GrowingKVCache) -> None:
         UnsupportedModelError: by name and reason.
     """
     model = runner.model
+    first = [4, 7]
     texts = [[(3 + 7 * i) % min(runner.vocab_size, 1000) for i in range(6)],
              [(5 + 11 * i) % min(runner.vocab_size, 1000) for i in range(9)]]
     pages = [[0, 1], [4, 2, 3]]
-    training, first = model.training, [4, 7]
-    model.eval()
-    try:
+    with eval_mode(model):
         paged = []
         for starts, ends in (([0, 0], first), (first, [len(t) for t in texts])):
             cache.calls.clear()
-            plan = StepPlan.build(cache, pages, starts, ends)
+            plan = StepPlan.build(cache, pages, starts, ends, runner.kernels)
             tokens = [t for text, s, e in zip(texts, starts, ends, strict=True) for t in text[s:e]]
             try:
                 paged.append(runner.run(tokens, plan, np.arange(len(tokens))))
             except UnsupportedAttentionError as error:
                 raise UnsupportedModelError(model, str(error)) from error
-            _check_layers(model, cache)
+            _check_layers(model, cache, plan.windows, runner.context_length)
         with torch.no_grad():
             whole = [model(torch.tensor([text], device=runner.input_device), use_cache=False).logits[0] for text in texts]
-    finally:
-        model.train(training)
     expected = torch.cat([text[:end] for text, end in zip(whole, first, strict=True)] +
                          [text[end:] for text, end in zip(whole, first, strict=True)])
     actual = torch.cat(paged).to(expected.device)
     if actual.shape != expected.shape:
         raise UnsupportedModelError(model, f"logits have shape {tuple(actual.shape)} instead of {tuple(expected.shape)}.")
+    if not expected.isfinite().all():
+        raise UnsupportedModelError(model, "its logits are not finite for a short text; are its weights whole?")
     error = _relative_error(actual, expected)
     tolerance = 0.1 if expected.dtype in (torch.float16, torch.bfloat16) else 1e-3
     if not error <= tolerance:
@@ -130,7 +143,7 @@ def check_forward(runner: Runner, cache: GrowingKVCache) -> None:
             "function.")
 
 
-def _check_layers(model: PreTrainedModel, cache: GrowingKVCache) -> None:
+def _check_layers(model: PreTrainedModel, cache: GrowingKVCache, windows: dict[int, int | None], context: int) -> None:
     config = model.config.get_text_config(decoder=True)
     if len(cache.calls) != len(set(cache.calls)):
         raise UnsupportedModelError(model, "two attention modules have the same layer_idx.")
@@ -138,6 +151,13 @@ def _check_layers(model: PreTrainedModel, cache: GrowingKVCache) -> None:
     if len(cache.calls) != layers:
         raise UnsupportedModelError(model, f"{len(cache.calls)} of its {layers} layers use the attention function; the "
                                     "others (recurrent, or with a cache of their own) cannot be paged.")
+    window, layer_types = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+    for layer, passed in windows.items():
+        slides = layer_types[layer] == "sliding_attention" if layer_types else (
+            bool(window) and window < context and getattr(config, "use_sliding_window", True))
+        if slides and passed is None:
+            raise UnsupportedModelError(model, f"layer {layer} has a sliding window of {window}, which it applies by a mask "
+                                        "and does not tell its attention function.")
 
 
 def _relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
