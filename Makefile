@@ -21,9 +21,8 @@ demo: setup
 	$(BIN)/leapgen demo
 
 lint: setup
-	$(PIP) ruff mypy
+	$(PIP) ruff
 	$(BIN)/ruff check leapgen tests benchmarks examples
-	$(BIN)/mypy leapgen
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Collection, Sequence
+import numbers
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,29 @@ def _is_int(value: Any, minimum: int) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _settle(config: Any) -> None:
+    """Numbers of other libraries become Python's; switches must be switches."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(field.default, bool):
+            _require(isinstance(value, bool), field.name, value, "True or False")
+        elif isinstance(value, numbers.Integral) and not isinstance(value, bool):
+            object.__setattr__(config, field.name, int(value))
+        elif isinstance(value, numbers.Real) and not isinstance(value, (bool, int)):
+            object.__setattr__(config, field.name, float(value))
+
+
+def _collection(config: Any, name: str, items: str, check: Callable[[Any], bool], single: bool = False) -> None:
+    """Makes a field a tuple; where a ``single`` item is allowed, it becomes one of one."""
+    value = getattr(config, name)
+    if single and isinstance(value, (str, numbers.Integral)):
+        value = (value,)
+    _require(isinstance(value, Iterable) and not isinstance(value, str), name, value, f"a collection of {items}")
+    values = tuple(int(v) if isinstance(v, numbers.Integral) and not isinstance(v, bool) else v for v in value)
+    _require(all(check(item) for item in values), name, value, f"a collection of {items}")
+    object.__setattr__(config, name, values)
 
 
 def unknown_options(names: Collection[str], *configs: type) -> TypeError:
@@ -68,6 +92,7 @@ class SamplingConfig:
     logprobs: bool = True
 
     def __post_init__(self) -> None:
+        _settle(self)
         _require(_is_number(self.temperature) and (self.temperature == 0 or self.temperature >= 1e-4), "temperature",
                  self.temperature, "0 (greedy) or a finite number >= 1e-4")
         _require(self.top_k is None or _is_int(self.top_k, 1), "top_k", self.top_k,
@@ -76,9 +101,7 @@ class SamplingConfig:
         _require(_is_number(self.min_p) and 0 <= self.min_p <= 1, "min_p", self.min_p, "in [0, 1]")
         _require(_is_number(self.repetition_penalty) and self.repetition_penalty > 0, "repetition_penalty",
                  self.repetition_penalty, "a finite number > 0 (1 is off)")
-        object.__setattr__(self, "logits_processors", tuple(self.logits_processors))
-        for processor in self.logits_processors:
-            _require(callable(processor), "logits_processors", processor, "callables (input_ids, scores) -> scores")
+        _collection(self, "logits_processors", "callables (input_ids, scores) -> scores", callable)
 
     @classmethod
     def greedy(cls, **changes: Any) -> SamplingConfig:
@@ -131,6 +154,7 @@ class EngineConfig:
     kernels: bool = True
 
     def __post_init__(self) -> None:
+        _settle(self)
         _require(_is_int(self.page_size, 1), "page_size", self.page_size, "an integer >= 1")
         _require(self.kv_cache_bytes is None or _is_int(self.kv_cache_bytes, 1), "kv_cache_bytes",
                  self.kv_cache_bytes, "an integer >= 1, or None to use kv_cache_fraction")
@@ -156,7 +180,8 @@ class LeapConfig:
         blocks: numbers (from 0) of the intervals after which a block is held; ``None`` for every one.
         summary_tokens: tokens of a summary at most.
         top_k_peers: summaries a path receives at most.
-        router: ``dispersed`` (Eq. 1), ``clustered`` (Eq. 2), ``hybrid`` (Eq. 3), ``random`` or ``all``.
+        router: ``dispersed`` (Eq. 1), ``clustered`` (Eq. 2), ``hybrid`` (Eq. 3), ``random`` or ``all``, or a
+            callable ``(similarity by peer, k, random generator) -> peers``.
         similarity: ``levenshtein`` (Eq. 4), ``indel`` (what the published code computes), or a callable
             ``(str, str) -> float`` where 1 means equal.
         keep_summary: whether a path's own summary stays in it (published behaviour) or only peers see it.
@@ -184,7 +209,7 @@ class LeapConfig:
     blocks: tuple[int, ...] | None = None
     summary_tokens: int = 256
     top_k_peers: int = 4
-    router: str = "dispersed"
+    router: str | Callable[..., Sequence[int]] = "dispersed"
     similarity: str | Callable[[str, str], float] = "levenshtein"
     keep_summary: bool = True
     finished_share: bool = False
@@ -202,29 +227,28 @@ class LeapConfig:
     think_end: str | None = None
 
     def __post_init__(self) -> None:
+        _settle(self)
         for name in ("interval", "max_new_tokens", "summary_tokens", "top_k_peers", "answer_tokens",
                      "max_answer_tokens"):
             _require(_is_int(getattr(self, name), 1), name, getattr(self, name), "an integer >= 1")
         _require(self.max_blocks is None or _is_int(self.max_blocks, 0), "max_blocks", self.max_blocks,
                  "an integer >= 0, or None for no limit")
         if self.blocks is not None:
-            _require(not isinstance(self.blocks, (int, str)) and all(_is_int(b, 0) for b in self.blocks), "blocks",
-                     self.blocks, "a collection of integers >= 0, or None for every interval")
+            _collection(self, "blocks", "integers >= 0, or None for every interval", lambda block: _is_int(block, 0))
             object.__setattr__(self, "blocks", tuple(sorted(set(self.blocks))))
         _require(_is_int(self.min_new_tokens, 0), "min_new_tokens", self.min_new_tokens, "an integer >= 0")
         _require(self.min_new_tokens <= self.max_new_tokens, "min_new_tokens", self.min_new_tokens,
                  f"at most max_new_tokens={self.max_new_tokens}")
-        _require(self.router in ROUTERS, "router", self.router, "one of " + ", ".join(ROUTERS))
-        _require(callable(self.similarity) or self.similarity in SIMILARITIES, "similarity", self.similarity,
-                 f"one of {', '.join(SIMILARITIES)}, or a callable (str, str) -> float")
-        for name in ("stop_token_ids", "stop_strings"):
-            value = getattr(self, name)
-            value = (value,) if isinstance(value, (int, str)) else tuple(value)
-            object.__setattr__(self, name, value)
-        _require(all(_is_int(token, 0) for token in self.stop_token_ids), "stop_token_ids", self.stop_token_ids,
-                 "integers >= 0")
-        _require(all(isinstance(s, str) and s for s in self.stop_strings), "stop_strings", self.stop_strings,
-                 "non-empty strings")
+        _require(callable(self.router) or (isinstance(self.router, str) and self.router in ROUTERS), "router", self.router,
+                 f"one of {', '.join(ROUTERS)}, or a callable (similarities of peers, k, rng) -> peers")
+        _require(callable(self.similarity) or (isinstance(self.similarity, str) and self.similarity in SIMILARITIES),
+                 "similarity", self.similarity, f"one of {', '.join(SIMILARITIES)}, or a callable (str, str) -> float")
+        _collection(self, "stop_token_ids", "integers >= 0", lambda token: _is_int(token, 0), single=True)
+        _collection(self, "stop_strings", "non-empty strings", lambda text: isinstance(text, str) and text != "",
+                    single=True)
+        for name in ("think_start", "think_end"):
+            _require(getattr(self, name) is None or isinstance(getattr(self, name), str), name, getattr(self, name),
+                     "a string (empty for none), or None to find it in the tokenizer")
 
     @classmethod
     def paper(cls, **changes: Any) -> LeapConfig:
@@ -253,8 +277,9 @@ class LeapConfig:
 
     @property
     def communicates(self) -> bool:
-        """Whether any block can be held."""
-        return self.max_blocks != 0 and self.blocks != () and self.interval < self.max_new_tokens
+        """Whether the budget reaches a block."""
+        first = 0 if self.blocks is None else min(self.blocks, default=None)
+        return self.max_blocks != 0 and first is not None and (first + 1) * self.interval < self.max_new_tokens
 
     def replace(self, **changes: Any) -> LeapConfig:
         return dataclasses.replace(self, **changes)

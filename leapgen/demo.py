@@ -13,7 +13,7 @@ from leapgen.config import EngineConfig
 from leapgen.generator import LeapGenerator
 
 QUESTION = "Anna has 3 boxes with 12 apples each. She gives away 9 apples. How many apples does she have left?"
-SETTINGS = {"interval": 64, "max_new_tokens": 192, "summary_tokens": 48, "top_k_peers": 2, "answer_tokens": 24,
+SETTINGS = {"interval": 48, "max_new_tokens": 144, "summary_tokens": 40, "top_k_peers": 2, "answer_tokens": 24,
             "max_answer_tokens": 24}
 
 

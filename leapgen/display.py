@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -85,7 +86,7 @@ def _change(output: LeapOutput, path: PathOutput, held: list[str | None]) -> str
         if after is None or (before is not None and normalize_answer(before) == normalize_answer(after)):
             continue
         sources = [str(route.peer) for route in block.routes.get(path.index, [])
-                   if after.strip() and after.strip() in block.summaries[route.peer].text]
+                   if re.search(rf"(?<!\w){re.escape(after.strip())}(?!\w)", block.summaries[route.peer].text)]
         move = f"{_short(before)} → {_short(after)} after block {block.index + 1}"
         moves.append(move + (f", as path {' and '.join(sources)} had told it" if sources else ""))
     return "; ".join(moves)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import numbers
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,13 +16,12 @@ from leapgen.config import EngineConfig, LeapConfig, SamplingConfig, split_optio
 from leapgen.engine import Engine
 from leapgen.engine.support import eval_mode
 from leapgen.output import BlockEvent, FinishEvent, LeapOutput, OutputEvent, TokenEvent
-from leapgen.protocol.chat import prompt_tokens, question_of
+from leapgen.protocol.chat import Prompt, is_token_ids, parse, prompt_tokens, question_of
 from leapgen.protocol.group import Endings, Group
 from leapgen.protocol.prompts import TAGS, PromptSet
 from leapgen.protocol.text import Vocabulary, decode
 
 StreamEvent = TokenEvent | BlockEvent | FinishEvent | OutputEvent
-Prompt = str | Sequence[Mapping[str, Any]] | Sequence[int]
 
 
 class GenerationFailed(RuntimeError):
@@ -61,6 +61,14 @@ class LeapGenerator:
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, *,
                  engine: EngineConfig | None = None, prompts: PromptSet | None = None) -> None:
+        for value, kind, hint in (
+                (model, torch.nn.Module, "a loaded model; LeapGenerator.from_pretrained takes a name"),
+                (tokenizer, (PreTrainedTokenizerBase, type(None)), "a transformers tokenizer"),
+                (engine, (EngineConfig, type(None)), "an EngineConfig"),
+                (prompts, (PromptSet, type(None)), "a PromptSet; PromptSet.load reads a file")):
+            if not isinstance(value, kind):
+                name = {id(model): "model", id(tokenizer): "tokenizer", id(engine): "engine"}.get(id(value), "prompts")
+                raise TypeError(f"{name} must be {hint}, not {value!r:.80}.")
         self.tokenizer = tokenizer if tokenizer is not None else _tokenizer_of(model)
         embeddings = model.get_input_embeddings().weight.shape[0]
         largest = max(self.tokenizer.get_vocab().values())
@@ -106,7 +114,7 @@ class LeapGenerator:
                    for event in self.stream(prompt, n, leap=leap, sampling=sampling, seed=seed, **options)
                    if isinstance(event, OutputEvent)}
         ordered = [outputs[i] for i in sorted(outputs)]
-        return ordered if _is_batch(prompt) else ordered[0]
+        return ordered if parse(_without_tensor(prompt))[1] else ordered[0]
 
     def stream(self, prompt: Prompt | Sequence[Prompt], n: int = 32, *, leap: LeapConfig | bool = True,
                sampling: SamplingConfig | None = None, seed: int = 0, **options: Any) -> Iterator[StreamEvent]:
@@ -115,25 +123,23 @@ class LeapGenerator:
         Inputs are checked when this is called, not when the first event is asked for. Closing the iterator ends the run.
         """
         leap, sampling = self.settings(leap, sampling, options)
-        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        if not isinstance(n, numbers.Integral) or isinstance(n, bool) or n < 1:
             raise ValueError(f"n={n!r} is not allowed: n must be an integer >= 1, the number of paths.")
-        if not isinstance(seed, int) or seed < 0 or seed >= 1 << 63:
+        if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or not 0 <= seed < 1 << 63:
             raise ValueError(f"seed={seed!r} is not allowed: seed must be an integer in 0 .. 2**63 - 1.")
         endings = self._endings(leap)
-        prompts = list(prompt) if _is_batch(prompt) else [prompt]
-        if not prompts:
-            raise ValueError("prompt is an empty list: give at least one question.")
+        prompts, _ = parse(_without_tensor(prompt))
         seen: Counter[tuple[int, ...]] = Counter()
         groups, outputs = [], []
         for index, one in enumerate(prompts):
             tokens = self._prompt_tokens(one, leap, endings)
-            self._check_room(tokens, leap)
-            own_seed = seed + seen[tuple(tokens)]
+            own_seed = int(seed) + seen[tuple(tokens)]
             seen[tuple(tokens)] += 1
-            groups.append(Group(self.engine, self.vocabulary, endings, self.prompts, leap, sampling, tokens, n, own_seed,
-                                index))
-            outputs.append(self._empty_output(question_of(one) if not _is_token_ids(one) else
-                                              decode(self.tokenizer, tokens), own_seed, leap, sampling))
+            groups.append(Group(self.engine, self.vocabulary, endings, self.prompts, leap, sampling, tokens, int(n),
+                                own_seed, index))
+            groups[-1].check_room()
+            question = decode(self.tokenizer, tokens) if is_token_ids(one) else question_of(one)
+            outputs.append(self._empty_output(question, own_seed, leap, sampling))
         return self._run(groups, outputs)
 
     def resume(self, output: LeapOutput, *, leap: LeapConfig | None = None,
@@ -226,6 +232,10 @@ class LeapGenerator:
             leap = LeapConfig() if leap else LeapConfig.independent()
         if sampling is None:
             sampling = SamplingConfig.from_generation_config(self.model.generation_config)
+        if not isinstance(leap, LeapConfig):
+            raise TypeError(f"leap must be True, False or a LeapConfig, not {leap!r:.80}.")
+        if not isinstance(sampling, SamplingConfig):
+            raise TypeError(f"sampling must be None or a SamplingConfig, not {sampling!r:.80}.")
         return leap.replace(**leap_options), sampling.replace(**sampling_options)
 
     def _endings(self, leap: LeapConfig) -> Endings:
@@ -242,55 +252,23 @@ class LeapGenerator:
         return Endings(frozenset(ends - {None}), start, end, self.vocabulary.token(end))
 
     def _prompt_tokens(self, prompt: Prompt, leap: LeapConfig, endings: Endings) -> list[int]:
-        if not isinstance(prompt, str) and isinstance(prompt, Sequence) and not prompt:
-            raise ValueError("prompt is empty: give a question, chat messages or token ids.")
-        if not _is_token_ids(prompt):
+        if not is_token_ids(prompt):
             return prompt_tokens(self.tokenizer, prompt, leap, self.prompts, endings.think_start)
-        tokens = [int(token) for token in prompt]
-        wrong = [token for token in tokens if not 0 <= token < self.engine.runner.vocab_size]
+        wrong = [token for token in prompt if not 0 <= token < self.engine.runner.vocab_size]
         if wrong:
             raise ValueError(f"prompt has token id {wrong[0]}, outside the model's vocabulary of "
                              f"{self.engine.runner.vocab_size}.")
-        return tokens
-
-    def _check_room(self, tokens: list[int], leap: LeapConfig) -> None:
-        """Refuses what could never fit before any work is done."""
-        context = self.engine.context_length
-        held = f"the context is {context} tokens"
-        if context < self.engine.runner.context_length:
-            held += (f" (the model has {self.engine.runner.context_length}, but the KV pool holds no more; raise "
-                     "kv_cache_bytes or kv_cache_fraction)")
-        answer = leap.answer_tokens + 32 if leap.force_answer else 1
-        if len(tokens) + answer > context:
-            raise ValueError(f"the prompt is {len(tokens)} tokens long and {answer} are kept for an answer, but {held}.")
-        if leap.max_blocks != 0 and leap.blocks != ():
-            if leap.interval >= leap.max_new_tokens:
-                raise ValueError(f"interval={leap.interval} is not below max_new_tokens={leap.max_new_tokens}, so no LeaP "
-                                 "block would be held. Use a smaller interval, or leap=False for independent paths.")
-            needed = len(tokens) + leap.interval + leap.summary_tokens + answer
-            if needed > context:
-                raise ValueError(
-                    f"no LeaP block fits: prompt ({len(tokens)}) + interval ({leap.interval}) + summary_tokens "
-                    f"({leap.summary_tokens}) + answer ({answer}) is {needed} tokens, but {held}. Use a smaller interval or "
-                    "summary_tokens, or leap=False for independent paths.")
+        return list(prompt)
 
 
-def _is_token_ids(prompt: Any) -> bool:
-    if isinstance(prompt, torch.Tensor):
-        return prompt.dim() == 1
-    return isinstance(prompt, Sequence) and not isinstance(prompt, str) and bool(prompt) and isinstance(prompt[0], int)
-
-
-def _is_batch(prompt: Any) -> bool:
-    """Whether this is a list of prompts rather than one: a string, chat messages or token ids."""
-    if isinstance(prompt, str) or _is_token_ids(prompt):
-        return False
-    if isinstance(prompt, torch.Tensor):
-        return prompt.dim() == 2
-    if not isinstance(prompt, Sequence):
-        raise TypeError("prompt must be a string, chat messages, token ids, or a list of these, "
-                        f"not {type(prompt).__name__}.")
-    return not (prompt and isinstance(prompt[0], Mapping))
+def _without_tensor(prompt: Any) -> Any:
+    """Token ids in a tensor, [length] or [prompts, length], as lists."""
+    if not isinstance(prompt, torch.Tensor):
+        return prompt
+    if prompt.dim() not in (1, 2) or prompt.dtype is torch.bool or prompt.is_floating_point():
+        raise ValueError(f"prompt is a {prompt.dtype} tensor of shape {tuple(prompt.shape)}; token ids are integers of "
+                         "shape [length] or [prompts, length].")
+    return prompt.tolist()
 
 
 def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:

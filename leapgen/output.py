@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-import tempfile
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,7 +135,7 @@ class PathOutput:
         return sum(len(s.token_ids) for s in self.segments if s.kind in kinds)
 
     def __repr__(self) -> str:
-        return (f"PathOutput(index={self.index}, answer={self.answer!r}, finish_reason={self.finish_reason!r}, "
+        return (f"PathOutput(index={self.index}, answer={_short(self.answer)}, finish_reason={self.finish_reason!r}, "
                 f"own={self.count('own', 'answer')}, summary={self.count('summary')}, "
                 f"comment={self.count('comment')} tokens)")
 
@@ -192,7 +191,7 @@ class LeapOutput:
     def __repr__(self) -> str:
         question = self.question if len(self.question) <= 60 else self.question[:57] + "..."
         lines = [f"LeapOutput({question!r}, {len(self.paths)} paths, {len(self.blocks)} blocks, "
-                 f"majority={self.majority()!r}, {self.ledger.decoded} tokens decoded, "
+                 f"majority={_short(self.majority())}, {self.ledger.decoded} tokens decoded, "
                  f"{self.ledger.prefilled} prefilled, {self.ledger.total_seconds:.1f} s)"]
         shown = self.paths if len(self.paths) <= 8 else self.paths[:7]
         lines += [f"  {path!r}" for path in shown]
@@ -216,9 +215,9 @@ class LeapOutput:
             ValueError: not such a file; names it.
             OSError: it cannot be read.
         """
-        text = Path(path).read_text(encoding="utf-8")
+        content = Path(path).read_bytes()
         try:
-            return cls.from_dict(json.loads(text))
+            return cls.from_dict(json.loads(content.decode("utf-8")))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is not a saved leapgen run: {error}") from error
 
@@ -237,6 +236,10 @@ class LeapOutput:
         return cls(**data)
 
 
+def _short(answer: str | None) -> str:
+    return repr(answer if answer is None or len(answer) <= 40 else answer[:37] + "...")
+
+
 def _block_from(data: dict[str, Any]) -> BlockRecord:
     """JSON made the path indices strings."""
     return BlockRecord(
@@ -247,23 +250,24 @@ def _block_from(data: dict[str, Any]) -> BlockRecord:
 def save_json(data: Any, path: str | os.PathLike) -> None:
     """Writes beside the target and renames, so that the target is whole or untouched."""
     path = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with temporary.open("w", encoding="utf-8") as file:
             json.dump(data, file, ensure_ascii=False)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def normalize_answer(answer: str) -> str:
     """One spelling for answers that differ only in typesetting: ``042``, ``$42$`` and ``42.`` are ``42``."""
-    text = re.sub(r"\\[,!;: ]|\\left|\\right|\s|\$", "", answer).rstrip(".")
+    text = re.sub(r"\\[,!;: $]|\\left|\\right|\s|\$", "", answer).rstrip(".")
     text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
-    text = re.sub(r"^\\(?:text|mathrm|mathbf)\{([^{}]*)\}$", r"\1", text)
-    if re.fullmatch(r"[+-]?(\d+|\d{1,3}(,\d{3})+)", text):
-        text = str(int(text.replace(",", "")))
+    text = re.sub(r"^\\(?:text|mathrm|mathbf)\{([^{}]*)\}$", r"\1", text).rstrip(".")
+    if re.fullmatch(r"[+-]?([0-9]+|[0-9]{1,3}(,[0-9]{3})+)", text):
+        digits = text.lstrip("+-").replace(",", "").lstrip("0") or "0"
+        text = "-" + digits if text.startswith("-") and digits != "0" else digits
     return text.casefold()
 
 

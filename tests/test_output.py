@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -120,7 +121,7 @@ def full_disk_midway(data, file, **kwargs):
 
 
 @pytest.mark.parametrize(("module", "name", "failure"), [
-    (json, "dump", full_disk), (json, "dump", full_disk_midway), (os, "replace", full_disk), (os, "fdopen", full_disk),
+    (json, "dump", full_disk), (json, "dump", full_disk_midway), (os, "replace", full_disk), (Path, "open", full_disk),
 ], ids=["dump", "midway", "replace", "open"])
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 def test_a_failed_save_leaves_the_earlier_file_and_the_run_as_they_were(tmp_path, monkeypatch, module, name, failure, error):

@@ -16,7 +16,7 @@ def extract_answer(text: str) -> str | None:
             return content.strip()
     for stated in reversed(_STATED.findall(text)):
         if not _BOXED.search(stated):  # a box that was never closed is no answer
-            return stated.strip().strip("*$.").strip() or None
+            return stated.strip("*$ \t").rstrip(".").strip("*$ \t") or None
     return None
 
 

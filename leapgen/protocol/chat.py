@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,49 @@ from leapgen.config import LeapConfig
 from leapgen.protocol.prompts import PromptSet
 
 Messages = Sequence[Mapping[str, Any]]
+Prompt = str | Messages | Sequence[int]
+FORMS = "a string, chat messages, token ids, or a list of these"
+
+
+def parse(prompt: Any) -> tuple[list[Prompt], bool]:
+    """One prompt or several, told apart by form; the flag says whether it was a list of prompts.
+
+    Raises:
+        TypeError, ValueError: it is none of the forms, or empty.
+    """
+    if isinstance(prompt, str) or _is_sequence_of(prompt, (Mapping, numbers.Integral)):
+        return [_one(prompt)], False
+    if not isinstance(prompt, (list, tuple)):
+        raise TypeError(f"prompt must be {FORMS}, not {type(prompt).__name__}.")
+    if not prompt:
+        raise ValueError("prompt is an empty list: give at least one question.")
+    return [_one(item) for item in prompt], True
+
+
+def _one(prompt: Any) -> Prompt:
+    if isinstance(prompt, str):
+        try:
+            prompt.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(f"prompt is not text that can be encoded: {error}.") from error
+        return prompt
+    if isinstance(prompt, (list, tuple)) and not prompt:
+        raise ValueError("prompt is empty: give a question, chat messages or token ids.")
+    if _is_sequence_of(prompt, Mapping) and all(isinstance(message, Mapping) for message in prompt):
+        return prompt
+    if _is_sequence_of(prompt, numbers.Integral) and all(
+            isinstance(token, numbers.Integral) and not isinstance(token, bool) for token in prompt):
+        return [int(token) for token in prompt]
+    raise TypeError(f"prompt must be {FORMS}, not {prompt!r:.80}.")
+
+
+def _is_sequence_of(value: Any, kind: Any) -> bool:
+    """By its first element; ``_one`` looks at the others."""
+    return isinstance(value, (list, tuple)) and bool(value) and isinstance(value[0], kind)
+
+
+def is_token_ids(prompt: Prompt) -> bool:
+    return _is_sequence_of(prompt, int)
 
 
 def question_of(prompt: str | Messages) -> str:

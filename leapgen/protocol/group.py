@@ -75,6 +75,37 @@ class Group:
         self.engine.release(root)
         return events
 
+    def check_room(self) -> None:
+        """Refuses, before any work, what could never fit.
+
+        Raises:
+            ValueError: no token fits after the prompt, or no block that was asked for can be held; says what to change.
+        """
+        leap, context = self.leap, self.engine.context_length
+        held = f"the context is {context} tokens"
+        if context < self.engine.runner.context_length:
+            held += (f" (the model has {self.engine.runner.context_length}, but the KV pool holds no more; raise "
+                     "kv_cache_bytes or kv_cache_fraction)")
+        prompt, answer = len(self.prompt), self._reserve()
+        if prompt + answer >= context:
+            raise ValueError(f"the prompt is {prompt} tokens long and {answer} are kept for a forced answer, but {held}. "
+                             "Use a shorter prompt, fewer answer_tokens or force_answer=False.")
+        if leap.max_blocks == 0 or leap.blocks == ():
+            return
+        if not leap.communicates:
+            raise ValueError(f"no LeaP block would be held: with interval={leap.interval} and blocks={leap.blocks} none "
+                             f"comes before max_new_tokens={leap.max_new_tokens}. Use a smaller interval or an earlier one "
+                             "of blocks, or leap=False for independent paths.")
+        intervals = self._next_block() + 1
+        frame = self._opening_size() + self._closing_size()
+        needed = prompt + intervals * leap.interval + frame + leap.summary_tokens + answer
+        if needed >= context:
+            raise ValueError(
+                f"no LeaP block fits: prompt ({prompt}) + {f'{intervals} x ' if intervals > 1 else ''}interval "
+                f"({leap.interval}) + trigger and tags ({frame}) + summary_tokens ({leap.summary_tokens}) + forced answer "
+                f"({answer}) is {needed} tokens, but {held}. Use a smaller interval or summary_tokens, or leap=False for "
+                "independent paths.")
+
     @property
     def done(self) -> bool:
         return all(path.stage == "finished" for path in self.paths)
@@ -214,8 +245,10 @@ class Group:
 
     def _room(self, path: Path) -> int:
         """Positions the path may still fill if a forced answer is to fit after them."""
-        reserve = len(self._forced) + self.leap.answer_tokens if self.leap.force_answer else 0
-        return self._context_left(path) - reserve
+        return self._context_left(path) - self._reserve()
+
+    def _reserve(self) -> int:
+        return len(self._forced) + self.leap.answer_tokens if self.leap.force_answer else 0
 
     # -- the block --------------------------------------------------------------------------------------------------
 
@@ -278,6 +311,12 @@ class Group:
         rng = random.Random(f"{self.seed}/{index}/{len(self.blocks)}")
         trigger, lead_in = rng.choice(self.prompts.triggers), rng.choice(self.prompts.lead_ins)
         return self.vocabulary.encode([f"{_gap(text.text)}{trigger} {lead_in}"], after=tokens)
+
+    def _opening_size(self) -> int:
+        """Tokens of the longest trigger and lead-in."""
+        longest = [max(len(self.vocabulary.encode([text], after=[])) for text in texts)
+                   for texts in (self.prompts.triggers, self.prompts.lead_ins)]
+        return sum(longest) + 2  # a gap before, and a space between
 
     def _closing_size(self) -> int:
         return len(self.vocabulary.encode([f" {SUMMARY_CLOSE}"], after=[]))

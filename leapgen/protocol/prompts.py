@@ -94,9 +94,12 @@ class PromptSet:
     answer_lead: str = "\n\n**Final answer:** \\boxed{"
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if field.name not in ("triggers", "lead_ins") and not isinstance(getattr(self, field.name), str):
+                raise ValueError(f"{field.name} must be a string, not {getattr(self, field.name)!r}.")
         for name in ("triggers", "lead_ins"):
             value = getattr(self, name)
-            if isinstance(value, str) or not value or not all(isinstance(s, str) and s.strip() for s in value):
+            if not isinstance(value, (list, tuple)) or not value or not all(isinstance(s, str) and s.strip() for s in value):
                 raise ValueError(f"{name} must be a list of non-empty strings, not {value!r}.")
             object.__setattr__(self, name, tuple(s.rstrip() for s in value))
         for lead_in in self.lead_ins:
@@ -143,11 +146,16 @@ class PromptSet:
 
 def _fields_from_python(text: str, path: Path, names: Mapping[str, str]) -> dict[str, Any]:
     constants: dict[str, Any] = {}
-    for node in ast.parse(text, filename=str(path)).body:
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+    try:
+        body = ast.parse(text, filename=str(path)).body
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"{path} is not Python: {error}") from error
+    for node in body:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        if len(targets) == 1 and isinstance(targets[0], ast.Name) and node.value is not None:
             try:
-                constants[node.targets[0].id] = ast.literal_eval(node.value)
-            except ValueError:
+                constants[targets[0].id] = ast.literal_eval(node.value)
+            except (ValueError, TypeError):
                 continue  # computed, not a constant
     missing = sorted(set(names.values()) - set(constants))
     if missing:

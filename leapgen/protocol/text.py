@@ -32,9 +32,11 @@ class TextStream:
         self.tokenizer = tokenizer
         self.text = ""
         self.ends: list[int] = []
-        self._tokens = list(context[-CONTEXT_TOKENS:])
+        self._tokens = tail(tokenizer, context)
         self._num_context = len(self._tokens)
+        # Text is known up to token _read; decoding starts at _prefix, a little before, to see spaces as they are there.
         self._prefix, self._read = 0, len(self._tokens)
+        self._marks: list[tuple[int, int]] = []  # _prefix and _read after each token, to crop back to
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -50,11 +52,13 @@ class TextStream:
             self._prefix, self._read = self._read, len(self._tokens)
             self.text += new
         self.ends.append(len(self.text))
+        self._marks.append((self._prefix, self._read))
         return new
 
     def push_silent(self) -> str:
         """Counts an end token, which adds no text; nothing may follow it."""
         self.ends.append(len(self.text))
+        self._marks.append((self._prefix, self._read))
         return ""
 
     def extend(self, tokens: Iterable[int]) -> None:
@@ -65,15 +69,16 @@ class TextStream:
         """Back to the first ``length`` tokens."""
         if length < len(self.ends):
             del self.ends[length:]
+            del self._marks[length:]
             del self._tokens[self._num_context + length :]
             self.text = self.text[: self.ends[-1] if self.ends else 0]
-            self._read = len(self._tokens)
-            self._prefix = max(self._read - CONTEXT_TOKENS, 0)
+            self._prefix, self._read = self._marks[-1] if self._marks else (0, self._num_context)
 
     def copy(self) -> TextStream:
         twin = TextStream(self.tokenizer)
         twin.text, twin.ends, twin._tokens = self.text, list(self.ends), list(self._tokens)
         twin._num_context, twin._prefix, twin._read = self._num_context, self._prefix, self._read
+        twin._marks = list(self._marks)
         return twin
 
     def span(self, start: int, end: int) -> str:
@@ -97,6 +102,15 @@ class TextStream:
             if self.ends[length - 1] > previous and _BLANK_LINE_AT_END.search(said[-64:]):
                 return length if said.strip() else len(self.ends)
         return len(self.ends)
+
+
+def tail(tokenizer: PreTrainedTokenizerBase, context: Sequence[int]) -> list[int]:
+    """The last tokens of a context: enough to settle how what follows is spelled, beginning at a whole character."""
+    for size in range(CONTEXT_TOKENS, CONTEXT_TOKENS + 4):  # one of four offsets is the first byte of a character
+        tokens = list(context[-size:])
+        if not decode(tokenizer, tokens).startswith("\ufffd"):
+            break
+    return tokens
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
@@ -127,12 +141,31 @@ class Vocabulary:
 
         ``Untrusted`` pieces never yield a control token and never spell a tag; other pieces may, on purpose.
         """
-        ids: list[int] = []
+        ids = list(after[-2 * CONTEXT_TOKENS :])
+        known = len(ids)
         for piece in pieces:
-            parts = self._plain_parts(piece) if isinstance(piece, Untrusted) else [piece]
-            for part in parts:
-                context = [*after[-CONTEXT_TOKENS:], *ids][-CONTEXT_TOKENS:]
-                ids += self._continue(part, context)
+            if isinstance(piece, Untrusted):
+                for part in self._plain_parts(piece):
+                    ids += self._plain(part, ids)
+            else:
+                for part in self._split_control(piece):
+                    ids += [self.control[part]] if part in self.control else self._continue(part, ids)
+        return ids[known:]
+
+    def _split_control(self, text: str) -> list[str]:
+        """Splits into control tokens and what stands between them."""
+        if not self.control:
+            return [text]
+        contents = sorted(self.control, key=len, reverse=True)
+        return [part for part in re.split(f"({'|'.join(map(re.escape, contents))})", text) if part]
+
+    def _plain(self, text: str, context: Sequence[int]) -> list[int]:
+        """A continuation without control tokens, also where the tokenizer's normalisation would make one."""
+        ids = self._continue(text, context)
+        if len(text) > 1 and not set(self.control.values()).isdisjoint(ids):
+            ids = []
+            for character in text:
+                ids += self._plain(character, [*context, *ids])
         return ids
 
     def _plain_parts(self, text: str) -> list[str]:
@@ -155,15 +188,16 @@ class Vocabulary:
         if not text:
             return []
         alone = self.tokenizer.encode(text, add_special_tokens=False)
+        context = tail(self.tokenizer, context)
         before = decode(self.tokenizer, context)
         if decode(self.tokenizer, [*context, *alone]) == before + text:
             return alone
         for anchor in ANCHORS:
             head = self.tokenizer.encode(anchor, add_special_tokens=False)
             both = self.tokenizer.encode(anchor + text, add_special_tokens=False)
-            tail = both[len(head) :]
-            if both[: len(head)] == head and decode(self.tokenizer, [*context, *tail]) == before + text:
-                return tail
+            rest = both[len(head) :]
+            if both[: len(head)] == head and decode(self.tokenizer, [*context, *rest]) == before + text:
+                return rest
         return alone
 
     def token(self, text: str) -> int | None:
