@@ -6,6 +6,9 @@ import torch
 from leap_run import LEAP, QUESTION, SAMPLING, generator
 from oracle import LogitsRecorder, full_logits
 
+from leapgen.engine import Stream
+from leapgen.engine.sampling import draw
+from leapgen.engine.stream import uniforms
 from leapgen.output import SAMPLED_KINDS
 
 
@@ -33,6 +36,30 @@ def test_every_sampled_token_saw_the_logits_of_a_full_forward(name, dtype, toler
         for i in sampled:
             error = (rows[tuple(tokens[:i])] - expected[i - 1]).abs().max()
             assert error < tolerance, f"path {path.index}, token {i} ({path.provenance[i]}): {error}"
+
+
+@pytest.mark.parametrize("name", tiny.ARCHITECTURES)
+def test_every_token_is_the_one_a_full_forward_would_have_drawn(name):
+    """Would catch: logits that are close but lead elsewhere, a random number used for the wrong token (float64)."""
+    leap = generator(name, torch.float64)
+    output = leap.generate(QUESTION, n=4, leap=LEAP.replace(min_new_tokens=LEAP.max_new_tokens), sampling=SAMPLING, seed=5)
+    forbidden = [2, leap.tokenizer.eos_token_id]  # ends, while a path has fewer than min_new_tokens
+    for path in output.paths:
+        logits = full_logits(leap.model, path.token_ids)
+        position, blocks, drawn = 0, 0, 0
+        for segment in path.segments:
+            branch = blocks if segment.kind != "summary" else segment.block + 1
+            for token in segment.token_ids:
+                if segment.sampled:
+                    scores = logits[position - 1 : position].clone()
+                    if segment.kind == "own":
+                        scores[:, forbidden] = -torch.inf
+                    uniform = torch.from_numpy(uniforms([Stream(5, path.index, branch)], [position]))
+                    assert int(draw(scores, SAMPLING, uniform)[0]) == token
+                    drawn += 1
+                position += 1
+            blocks += segment.kind == "comment"
+        assert blocks == 2 and drawn >= LEAP.max_new_tokens
 
 
 @pytest.mark.parametrize("keep_summary", [True, False])

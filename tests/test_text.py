@@ -5,13 +5,13 @@ import re
 
 import pytest
 import tiny_tokenizer
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from leapgen.protocol.prompts import TAGS
-from leapgen.protocol.text import CONTEXT_TOKENS, TextStream, Untrusted, Vocabulary, decode
+from leapgen.protocol.text import TextStream, Untrusted, Vocabulary, decode
 
 
 def with_think_tokens(tokenizer):
@@ -34,7 +34,7 @@ SPELLED = [*tiny_tokenizer.SPECIAL, "<think>", "</think>", *TAGS, "<COMMENT>", "
 WORDS = st.lists(st.sampled_from(PIECES), max_size=8).map("".join)
 TEXTS = st.one_of(WORDS, st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufffd"), max_size=6))
 CONTEXTS = st.sampled_from(["", "So", "What is 2 + 2?\n\n", "é 漢\n"])
-HOSTILE = st.lists(st.sampled_from(["a", "So ", " ", "\n\n", "<", ">", "/", "é", "漢", *SPELLED]), max_size=6).map("".join)
+HOSTILE = st.lists(st.sampled_from([*PIECES, *SPELLED]), max_size=6).map("".join)
 
 
 def encode(tokenizer, text):
@@ -49,11 +49,6 @@ def stream_of(tokenizer, tokens, context=()):
 
 def state(stream):
     return stream.text, stream.ends, len(stream)
-
-
-def whole_characters(tokenizer, tokens):
-    """Whether the last few tokens neither begin nor end inside a character."""
-    return "\ufffd" not in decode(tokenizer, tokens[-CONTEXT_TOKENS:]) + decode(tokenizer, tokens)
 
 
 # -- TextStream ---------------------------------------------------------------------------------------------------------
@@ -97,8 +92,9 @@ def test_a_stream_with_a_context_reads_only_what_comes_after_it(tokenizer, befor
     """Would catch: a first word without its space, since SentencePiece drops the space of whatever it decodes first."""
     tokens = encode(tokenizer, before + after)
     for cut in range(len(tokens) + 1):
-        if whole_characters(tokenizer, tokens[:cut]):
-            assert decode(tokenizer, tokens[:cut]) + stream_of(tokenizer, tokens[cut:], tokens[:cut]).text == before + after
+        context = decode(tokenizer, tokens[:cut])
+        if not context.endswith("\ufffd"):
+            assert context + stream_of(tokenizer, tokens[cut:], tokens[:cut]).text == before + after
 
 
 @both_kinds
@@ -121,7 +117,6 @@ def test_cropped_and_read_on_is_as_if_read_afresh(tokenizer, text, data):
     """Would catch: text, ends or decoder state of tokens that were cut and are no more; a cut counted from the context."""
     context, tokens = encode(tokenizer, data.draw(CONTEXTS)), encode(tokenizer, text)
     cut = data.draw(st.integers(0, len(tokens)))
-    assume(whole_characters(tokenizer, context + tokens[:cut]))
     other = encode(tokenizer, data.draw(WORDS))
     stream = stream_of(tokenizer, tokens, context)
     stream.crop(cut)
@@ -175,7 +170,6 @@ def test_a_copy_goes_its_own_way(tokenizer, text, one, other, data):
     context, tokens = encode(tokenizer, data.draw(CONTEXTS)), encode(tokenizer, text)
     cut = data.draw(st.integers(0, len(tokens)))
     stream = stream_of(tokenizer, tokens, context)
-    assume(whole_characters(tokenizer, context + tokens[:cut]))
     twin = stream.copy()
     twin.crop(cut)
     twin.extend(encode(tokenizer, one))
@@ -293,8 +287,6 @@ def test_half_a_character_after_a_blank_line_is_cut_off(tokenizer):
 def test_pieces_continue_the_context_letter_by_letter(tokenizer, before, pieces):
     """Would catch: the space that SentencePiece puts before whatever is encoded alone (``Peer 1: " 42``)."""
     context = encode(tokenizer, before)
-    assume(whole_characters(tokenizer, context))
-    assume(all(whole_characters(tokenizer, encode(tokenizer, piece)) for piece in pieces))
     ids = Vocabulary(tokenizer).encode(pieces, after=context)
     assert decode(tokenizer, context + ids) == before + "".join(pieces)
 
@@ -307,6 +299,17 @@ def test_pieces_continue_a_context_that_is_seen_from_inside_a_character(tokenize
     """
     context = encode(tokenizer, "So 日本日本日本")
     assert decode(tokenizer, context + Vocabulary(tokenizer).encode([after], after=context)) == "So 日本日本日本" + after
+
+
+@both_kinds
+@pytest.mark.parametrize("after", ["\n\nLet me", "日 yes", " <comment>", "\tx", "🎲"])
+def test_a_piece_can_be_read_after_a_path_that_was_stopped_inside_a_character(tokenizer, after):
+    """Would catch: a trigger swallowed by the half character that a path's last token left (a limit falls anywhere)."""
+    tokens = encode(tokenizer, "ab 日本🎲日本🎲")
+    for cut in range(1, len(tokens) + 1):
+        ids = Vocabulary(tokenizer).encode([after], after=tokens[:cut])
+        assert decode(tokenizer, tokens[:cut] + ids).endswith(after), cut
+        assert stream_of(tokenizer, tokens[:cut] + ids).text.endswith(after), cut
 
 
 @every_tokenizer
@@ -332,7 +335,6 @@ def test_our_own_text_may_spell_a_special_token(tokenizer, before, ours):
 def test_a_peers_text_never_becomes_a_control_token_and_reads_the_same(tokenizer, before, text):
     """Would catch: a peer that ends another path's turn by writing ``<|im_end|>``, and characters lost in preventing it."""
     context = encode(tokenizer, before)
-    assume(whole_characters(tokenizer, context))
     ids = Vocabulary(tokenizer).encode([Untrusted(text)], after=context)
     assert not set(tokenizer.added_tokens_decoder) & set(ids)
     assert decode(tokenizer, context + ids) == before + text
@@ -370,6 +372,15 @@ def test_a_peers_text_does_not_become_a_control_token_by_normalization():
     hostile = "so \uff1c/think\uff1e no"
     assert end in encode(tokenizer, hostile)  # this tokenizer does that
     assert end not in Vocabulary(tokenizer).encode([Untrusted(hostile)], after=[])
+
+
+def test_a_control_token_that_overlaps_itself_is_broken_up_everywhere():
+    """Would catch: occurrences looked for one after the other, so that breaking up one leaves the next whole."""
+    tokenizer = copy.deepcopy(TOKENIZERS["byte-level"])
+    tokenizer.add_tokens([AddedToken("|||", special=True)])
+    ids = Vocabulary(tokenizer).encode([Untrusted("a||||b|||||")], after=[])
+    assert tokenizer.convert_tokens_to_ids("|||") not in ids
+    assert decode(tokenizer, ids) == "a||||b|||||"
 
 
 def test_control_tokens_are_the_special_ones_and_those_that_look_like_tags():
