@@ -9,7 +9,7 @@ cpu_kernels = Extension(
     language="c++",
     # What -ffast-math gives the loops, without what it takes from NaN, infinity and the process's rounding mode.
     extra_compile_args=["-O3", "-std=c++17", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fassociative-math",
-                        "-fno-signed-zeros", "-freciprocal-math", "-ffp-contract=fast", "-fvisibility=hidden"],
+                        "-fno-signed-zeros", "-freciprocal-math", "-ffp-contract=fast", "-fvisibility=hidden", "-Wno-psabi"],
     extra_link_args=["-fopenmp"],
     optional=True,
 )
