@@ -12,6 +12,7 @@ from leapgen.output import BlockEvent, BlockRecord, FinishEvent, Kind, Ledger, P
 from leapgen.protocol.answers import extract_answer
 from leapgen.protocol.path import Draft, Path
 from leapgen.protocol.prompts import SUMMARY_CLOSE, SUMMARY_OPEN, PromptSet
+from leapgen.protocol.room import check_room
 from leapgen.protocol.routing import route
 from leapgen.protocol.text import TextStream, Untrusted, Vocabulary
 
@@ -79,32 +80,9 @@ class Group:
         """Refuses, before any work, what could never fit.
 
         Raises:
-            ValueError: no token fits after the prompt, or no block that was asked for can be held; says what to change.
+            ValueError: see ``room.check_room``.
         """
-        leap, context = self.leap, self.engine.context_length
-        held = f"the context is {context} tokens"
-        if context < self.engine.runner.context_length:
-            held += (f" (the model has {self.engine.runner.context_length}, but the KV pool holds no more; raise "
-                     "kv_cache_bytes or kv_cache_fraction)")
-        prompt, answer = len(self.prompt), self._reserve()
-        if prompt + answer >= context:
-            raise ValueError(f"the prompt is {prompt} tokens long and {answer} are kept for a forced answer, but {held}. "
-                             "Use a shorter prompt, fewer answer_tokens or force_answer=False.")
-        if leap.max_blocks == 0 or leap.blocks == ():
-            return
-        if not leap.communicates:
-            raise ValueError(f"no LeaP block would be held: with interval={leap.interval} and blocks={leap.blocks} none "
-                             f"comes before max_new_tokens={leap.max_new_tokens}. Use a smaller interval or an earlier one "
-                             "of blocks, or leap=False for independent paths.")
-        intervals = self._next_block() + 1
-        frame = self._opening_size() + self._closing_size()
-        needed = prompt + intervals * leap.interval + frame + leap.summary_tokens + answer
-        if needed >= context:
-            raise ValueError(
-                f"no LeaP block fits: prompt ({prompt}) + {f'{intervals} x ' if intervals > 1 else ''}interval "
-                f"({leap.interval}) + trigger and tags ({frame}) + summary_tokens ({leap.summary_tokens}) + forced answer "
-                f"({answer}) is {needed} tokens, but {held}. Use a smaller interval or summary_tokens, or leap=False for "
-                "independent paths.")
+        check_room(self.leap, len(self.prompt), self._reserve(), self._frame_size(), self.engine)
 
     @property
     def done(self) -> bool:
@@ -312,14 +290,14 @@ class Group:
         trigger, lead_in = rng.choice(self.prompts.triggers), rng.choice(self.prompts.lead_ins)
         return self.vocabulary.encode([f"{_gap(text.text)}{trigger} {lead_in}"], after=tokens)
 
-    def _opening_size(self) -> int:
-        """Tokens of the longest trigger and lead-in."""
-        longest = [max(len(self.vocabulary.encode([text], after=[])) for text in texts)
-                   for texts in (self.prompts.triggers, self.prompts.lead_ins)]
-        return sum(longest) + 2  # a gap before, and a space between
-
     def _closing_size(self) -> int:
         return len(self.vocabulary.encode([f" {SUMMARY_CLOSE}"], after=[]))
+
+    def _frame_size(self) -> int:
+        """Tokens around a summary at most: the longest trigger and lead-in, and the closing tag."""
+        longest = [max(len(self.vocabulary.encode([text], after=[])) for text in texts)
+                   for texts in (self.prompts.triggers, self.prompts.lead_ins)]
+        return sum(longest) + 2 + self._closing_size()  # 2: a gap before, and a space between
 
     def _open_draft(self, path: Path, text: TextStream, opening: list[int], twin: Sequence) -> None:
         branch = len(self.blocks) + 1

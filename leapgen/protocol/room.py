@@ -1,0 +1,38 @@
+"""Whether a run can fit its context at all."""
+
+from __future__ import annotations
+
+from leapgen.config import LeapConfig
+from leapgen.engine import Engine
+
+
+def check_room(leap: LeapConfig, prompt: int, answer: int, frame: int, engine: Engine) -> None:
+    """Refuses what could never fit.
+
+    Args:
+        prompt: tokens of the prompt; answer: tokens kept for a forced answer; frame: tokens around a summary at most.
+
+    Raises:
+        ValueError: no token fits after the prompt, or no block that was asked for can be held; says what to change.
+    """
+    context, exact = engine.context_length, engine.runner.context_length
+    held = f"the context is {context} tokens"
+    if context < exact:
+        held += f" (the model has {exact}, but the KV pool holds no more; raise kv_cache_bytes or kv_cache_fraction)"
+    if prompt + answer >= context:
+        raise ValueError(f"the prompt is {prompt} tokens long and {answer} are kept for a forced answer, but {held}. "
+                         "Use a shorter prompt, fewer answer_tokens or force_answer=False.")
+    if leap.max_blocks == 0 or leap.blocks == ():
+        return
+    if not leap.communicates:
+        raise ValueError(f"no LeaP block would be held: with interval={leap.interval} and blocks={leap.blocks} none comes "
+                         f"before max_new_tokens={leap.max_new_tokens}. Use a smaller interval or an earlier one of blocks, "
+                         "or leap=False for independent paths.")
+    intervals = 1 + (leap.blocks[0] if leap.blocks else 0)
+    needed = prompt + intervals * leap.interval + frame + leap.summary_tokens + answer
+    if needed >= context:
+        times = f"{intervals} x " if intervals > 1 else ""
+        raise ValueError(f"no LeaP block fits: prompt ({prompt}) + {times}interval ({leap.interval}) + trigger and tags "
+                         f"({frame}) + summary_tokens ({leap.summary_tokens}) + forced answer ({answer}) is {needed} "
+                         f"tokens, but {held}. Use a smaller interval or summary_tokens, or leap=False for independent "
+                         "paths.")
