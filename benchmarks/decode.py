@@ -50,14 +50,15 @@ def main() -> None:
     sampling = SamplingConfig(temperature=0.6, top_k=40, top_p=0.95, logprobs=False)
 
     def ours() -> int:
-        output = generator.generate(prompt, n=n, leap=False, sampling=sampling, max_new_tokens=steps, force_answer=False,
-                                    ignore_eos=True)
+        output = generator.generate(prompt, n=n, leap=False, sampling=sampling, max_new_tokens=steps,
+                                    force_answer=False, ignore_eos=True)
         return output.ledger.decoded
 
     def theirs() -> int:
         ids = torch.tensor([prompt])
         output = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=0.6, top_k=40,
-                                top_p=0.95, num_return_sequences=n, min_new_tokens=steps, max_new_tokens=steps, pad_token_id=0)
+                                top_p=0.95, num_return_sequences=n, min_new_tokens=steps, max_new_tokens=steps,
+                                pad_token_id=0)
         return n * (output.shape[1] - len(prompt))
 
     systems = {"leapgen": ours, "transformers generate": theirs}

@@ -1,0 +1,116 @@
+"""The protocol's turns when the model says certain things: a logits processor puts the words into its mouth."""
+
+import torch
+from leap_run import LEAP, QUESTION, SAMPLING, generator
+
+from leapgen import LeapConfig
+
+
+class Script:
+    """Forces the tokens of a text from the n-th token after the prompt (or after a marker) on."""
+
+    def __init__(self, leap, text, at=0, after=None):
+        self.tokens = leap.tokenizer.encode(text, add_special_tokens=False)
+        self.at, self.after, self.tokenizer = at, after, leap.tokenizer
+        self.prompt = None
+
+    def __call__(self, input_ids, scores):
+        ids = input_ids[0].tolist()
+        if self.prompt is None:
+            self.prompt = len(ids)  # the first call is for the first token after the prompt
+        begin = self.prompt
+        if self.after is not None:
+            found = [i for i in range(self.prompt, len(ids) + 1)
+                     if self.tokenizer.decode(ids[self.prompt : i]).endswith(self.after)]
+            begin = found[0] if found else len(ids) + 1
+        index = len(ids) - begin - self.at
+        if 0 <= index < len(self.tokens):
+            scores = torch.full_like(scores, -torch.inf)
+            scores[0, self.tokens[index]] = 0.0
+        return scores
+
+
+def run(leap, *scripts, **settings):
+    sampling = SAMPLING.replace(logits_processors=scripts, top_k=None, top_p=1.0)
+    config = settings.pop("config", LEAP)
+    return leap.generate(QUESTION, n=3, leap=config, sampling=sampling, seed=2, **settings)
+
+
+def kinds(path):
+    return [segment.kind for segment in path.segments]
+
+
+def test_a_summary_the_model_opens_itself_gets_no_trigger():
+    """Would catch: a LeaP-T model's own <summarize> talked over by a trigger, or its path cut or left waiting."""
+    leap = generator()
+    config = LeapConfig.leap_t(interval=30, max_new_tokens=60, summary_tokens=8, top_k_peers=2, answer_tokens=6,
+                               max_answer_tokens=8, min_new_tokens=60, max_blocks=1)
+    output = run(leap, Script(leap, " So <summarize>", at=3), config=config)
+    assert len(output.blocks) == 1
+    for path in output.paths:
+        assert kinds(path)[:3] == ["prompt", "own", "summary"] and "trigger" not in kinds(path)
+        assert path.segments[1].text.endswith(" So <summarize>") and path.count("own") > 30
+        assert len(output.blocks[0].routes[path.index]) == 2
+    assert output.ledger.prefilled == output.ledger.prompt + output.ledger.injected
+
+
+def test_a_summary_the_model_closes_is_not_closed_again():
+    """Would catch: a second closing tag, or sampling that goes on behind the first."""
+    leap = generator()
+    output = run(leap, *[Script(leap, " yes </summarize>", after=lead_in) for lead_in in leap.prompts.lead_ins],
+                 max_blocks=1, min_new_tokens=36)
+    for path in output.paths:
+        summary = next(s for s in path.segments if s.kind == "summary")
+        assert summary.text == " yes </summarize>"
+        assert kinds(path)[kinds(path).index("summary") + 1] == "comment"
+        assert output.blocks[0].summaries[path.index].closed
+        assert "summarize" not in output.blocks[0].summaries[path.index].text
+
+
+def test_closed_thinking_is_followed_by_the_answer_and_an_end():
+    """Would catch: a path that goes on thinking after </think>, or that waits for blocks it will not join."""
+    leap = generator(thinking=True)
+    output = run(leap, Script(leap, " Done.</think> It is \\boxed{42}.<|im_end|>", at=2), max_answer_tokens=40)
+    assert not output.blocks
+    for path in output.paths:
+        assert kinds(path) == ["prompt", "own", "answer"]
+        assert path.segments[1].text.endswith(" Done.</think>")
+        assert path.segments[2].text == " It is \\boxed{42}."
+        assert (path.answer, path.finish_reason) == ("42", "stop")
+    assert output.majority() == "42"
+
+
+def test_what_follows_the_last_blank_line_is_cut_before_the_summary():
+    """Would catch: half a thought left before the trigger, a cut into the question, cut tokens still counted as kept."""
+    leap = generator()
+    output = run(leap, Script(leap, "One.\n\nTwo.\n\nThr", at=0), interval=20, max_blocks=1, min_new_tokens=36)
+    assert output.ledger.discarded > 0
+    for path in output.paths:
+        own = path.segments[1]
+        assert own.kind == "own" and own.text.startswith("One.\n\nTwo.\n\n")
+        assert own.text.endswith("\n\n") and path.segments[2].kind == "trigger"
+        assert path.segments[2].text[0] != "\n"
+
+
+def test_finished_paths_share_only_where_asked():
+    """Would catch: a summary lost with its path where finished peers go on sharing; one kept where they do not."""
+    for share in (False, True):
+        leap = generator()
+        end = leap.tokenizer.eos_token_id
+
+        def ends_some(input_ids, scores, prompt=[], end=end):  # noqa: B006 - the list keeps the prompt's length
+            prompt or prompt.append(input_ids.shape[1])
+            own = input_ids[0, prompt[0]:].tolist()
+            scores[0, [2, end]] = -torch.inf
+            if len(own) == 6 and own[0] % 2:
+                scores[0] = -torch.inf
+                scores[0, end] = 0.0
+            return scores
+
+        output = run(leap, ends_some, finished_share=share)
+        ended = [p.index for p in output.paths if p.finish_reason == "stop"]
+        assert ended and len(ended) < 3, "the seed must end some paths and not all"
+        assert all((i in output.blocks[0].summaries) == share for i in ended)
+        assert all(i not in output.blocks[0].routes for i in ended)
+        assert all(not output.paths[i].own_text.endswith("<|im_end|>") for i in ended)
+        assert leap.engine.pool.num_used == 0
