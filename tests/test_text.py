@@ -176,10 +176,9 @@ def test_a_copy_goes_its_own_way(tokenizer, text, one, other, data):
     stream.extend(encode(tokenizer, other))
     assert state(twin) == state(stream_of(tokenizer, tokens[:cut] + encode(tokenizer, one), context))
     assert state(stream) == state(stream_of(tokenizer, tokens + encode(tokenizer, other), context))
-    for one_of_them in (stream, twin):  # both can go back
-        one_of_them.crop(cut)
-        one_of_them.extend(tokens[cut:])
-        assert state(one_of_them) == state(stream_of(tokenizer, tokens, context))
+    stream.crop(len(tokens))  # back to where the twin has said something else
+    stream.extend(encode(tokenizer, one))
+    assert state(stream) == state(stream_of(tokenizer, tokens + encode(tokenizer, one), context))
 
 
 @every_tokenizer
