@@ -242,10 +242,9 @@ def test_bytes_per_token_are_those_of_the_tensors():
 def test_a_growing_cache_learns_what_layers_write():
     """Would catch: a geometry guessed from the config, which multi-head latent attention does not follow."""
     cache = GrowingKVCache(num_pages=2, page_size=2)
-    cache.write(3, torch.ones(2, 2, 5), torch.ones(2, 2, 7), torch.tensor([1, 2]))
-    double = torch.ones(1, 1, 4, dtype=torch.float64)
-    cache.write(0, double, double, torch.tensor([0]))
+    cache.prepare(3, torch.ones(1, 2, 2, 5), torch.ones(1, 2, 2, 7))
+    double = torch.ones(1, 1, 1, 4, dtype=torch.float64)
+    cache.prepare(0, double, double)
     assert cache.calls == [3, 0]
     assert cache.specs[3] == LayerSpec(2, 5, 7, torch.float32, torch.device("cpu"))
     assert cache.specs[0] == LayerSpec(1, 4, 4, torch.float64, torch.device("cpu"))
-    assert torch.equal(cache.values[3].flatten(0, 1)[1:3], torch.ones(2, 2, 7))

@@ -2,15 +2,19 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import tiny
 import torch
 from hypothesis import Phase, example, given, settings
+from hypothesis import strategies as st
 from leapgen_kernels import cpu
 from test_attention import CASES, MIXED, Case, Step
 
 from leapgen.config import EngineConfig, SamplingConfig
 from leapgen.engine import Engine
+from leapgen.engine.cache import KVCache, LayerSpec
+from leapgen.engine.plan import StepPlan, shared_segments
 
 pytestmark = pytest.mark.skipif(cpu.library() is None, reason="built without a C++ compiler")
 
@@ -22,18 +26,16 @@ class KernelStep(Step):
     """A step whose layer is stored and attended to by the kernels."""
 
     def run(self):
-        case, tensors = self.case, self.plan.on(torch.device("cpu"))
+        case = self.case
         self.store(computed_now=False)
         key = torch.cat([k[s:e] for k, (s, e) in zip(self.keys, case.spans, strict=True)])
         value = torch.cat([v[s:e] for v, (s, e) in zip(self.values, case.spans, strict=True)])
-        keys, values = self.cache.keys[self.layer], self.cache.values[self.layer]
-        # As models hand them over: [heads, tokens, dim] transposed.
-        cpu.store(key.transpose(0, 1).contiguous().transpose(0, 1), keys, tensors.slots)
-        cpu.store(value, values, tensors.slots)
-        query = self.query.transpose(0, 1).contiguous().transpose(0, 1)
-        return cpu.attend(query, keys, values, tensors.page_table, tensors.query_starts, tensors.kv_lengths,
-                          scaling=case.key_dim**-0.5 if case.scaling is None else case.scaling,
-                          sliding_window=case.sliding_window, softcap=case.softcap, sinks=self.sinks)
+        # As models hand them over: heads first in shape; in memory either way.
+        query = self.query.transpose(0, 1).contiguous()
+        key, value = key.transpose(0, 1).contiguous(), value.transpose(0, 1)
+        scaling = case.key_dim**-0.5 if case.scaling is None else case.scaling
+        return cpu.attend(query[None], key[None], value[None], self.plan.packed, self.layer, scaling, case.sliding_window,
+                          case.softcap, self.sinks)[0]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
@@ -73,6 +75,116 @@ def test_a_sequence_is_attended_alike_alone_and_in_a_batch():
         mine, its = getattr(alone, name), getattr(together, name)
         its[0] = mine[0]
     assert torch.equal(alone.run()[0], together.run()[0])
+
+
+class Tree:
+    """Sequences whose page lists are random paths down a tree, so that runs of neighbours share pages, nested."""
+
+    def __init__(self, seed, dtype, group=3, page_size=16):
+        rng = np.random.default_rng(seed)
+        self.dtype, self.group = dtype, group
+        pages, ends = [[]], []
+        while len(pages[-1]) < 9 and len(pages) < 40:  # each keeps some of its neighbour's full pages
+            keep = int(rng.integers(0, max(len(pages[-1]), 1))) if rng.random() < 0.8 else 0
+            own = int(rng.integers(1, 4))
+            first = max((p for row in pages for p in row), default=-1) + 1
+            pages.append(pages[-1][:keep] + list(range(first, first + own)))
+            ends.append((keep + own) * page_size - int(rng.integers(0, page_size)))
+        self.pages, self.ends = pages[1:], ends
+        self.starts = [end - int(rng.integers(1, min(page_size, end - (end - 1) // page_size * page_size) + 1)) for end in ends]
+        generator = torch.Generator().manual_seed(seed)
+        spec = LayerSpec(2, 24, 16, dtype, torch.device("cpu"))
+        self.cache = KVCache({0: spec}, max(p for row in pages for p in row) + 1, page_size)
+        self.cache.keys[0].normal_(generator=generator)
+        self.cache.values[0].normal_(generator=generator)
+        tokens = sum(self.ends) - sum(self.starts)
+        self.query, self.key, self.value = (
+            torch.randn(1, heads, tokens, dim, generator=generator).to(dtype)
+            for heads, dim in ((2 * group, 24), (2, 24), (2, 16)))
+
+    def attend(self, plan):
+        return cpu.attend(self.query, self.key, self.value, plan.packed, 0, 0.2, None, None, None)
+
+    def plan(self):
+        return StepPlan.build(self.cache, self.pages, self.starts, self.ends)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("seed", range(12))
+def test_sharing_pages_changes_no_bit(seed, dtype, monkeypatch):
+    """Would catch: a segment that covers the wrong pages or rows, and sums whose order depends on who shares."""
+    tree = Tree(seed, dtype)
+    shared = tree.attend(tree.plan())
+    alone = np.array([(0, i, i + 1, 0, end) for i, end in enumerate(tree.ends)])
+    monkeypatch.setattr("leapgen.engine.plan.shared_segments", lambda *_: alone)
+    assert torch.equal(tree.attend(tree.plan()), shared)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_segments_cover_every_position_once_and_only_shared_pages(seed):
+    """Would catch: a position read twice or never, a level out of order, pages that the run does not share."""
+    tree = Tree(seed, torch.float32)
+    plan = tree.plan()
+    segments = shared_segments(plan.page_table, plan.kv_lengths, 16)
+    for i, end in enumerate(tree.ends):
+        mine = sorted((level, start, stop) for level, first, last, start, stop in segments.tolist() if first <= i < last)
+        assert [level for level, _, _ in mine] == list(range(len(mine)))
+        assert [start for _, start, _ in mine] == [0, *(stop for _, _, stop in mine[:-1])]
+        assert mine[-1][2] == end
+    for _, first, last, start, stop in segments.tolist():
+        assert len({tuple(tree.pages[i][start // 16 : -(-stop // 16)]) for i in range(first, last)}) == 1 or last - first == 1
+    if seed == 0:
+        assert any(last - first > 1 for _, first, last, _, _ in segments.tolist())
+
+
+def test_padding_is_left_alone():
+    """Would catch: rows past the plan's that write KV or come back unset."""
+    tree = Tree(3, torch.float32)
+    plan, tokens = tree.plan(), tree.query.shape[2]
+    expected = tree.attend(plan)
+    before = tree.cache.keys[0].clone()
+    tree.query, tree.key, tree.value = (torch.cat([t, torch.full_like(t[:, :, :3], torch.nan)], dim=2)
+                                        for t in (tree.query, tree.key, tree.value))
+    padded = tree.attend(plan)
+    assert torch.equal(padded[:, :tokens], expected) and not padded[:, tokens:].any()
+    assert torch.equal(tree.cache.keys[0], before)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@settings(max_examples=60)
+@given(rows=st.integers(1, 40), depth=st.integers(1, 90), columns=st.lists(st.integers(1, 40), min_size=1, max_size=3),
+       bias=st.booleans(), strided=st.booleans(), threads=st.integers(1, 3))
+def test_linear_is_a_matrix_product(dtype, rows, depth, columns, bias, strided, threads):
+    """Would catch: edges of blocks, tails of the sum, a bias of another matrix, two threads in one scratch buffer."""
+    generator = torch.Generator().manual_seed(rows * 1000 + depth)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator).to(dtype)
+
+    x = normal(1, rows, depth + 3)[..., :depth] if strided else normal(1, rows, depth)
+    weights = [normal(c, depth) for c in columns]
+    biases = [normal(c) if bias else None for c in columns]
+    torch.set_num_threads(threads)
+    try:
+        outputs = cpu.linear(x, weights, biases)
+    finally:
+        torch.set_num_threads(1)
+    for output, weight, offset in zip(outputs, weights, biases, strict=True):
+        exact = x.double() @ weight.double().T + (0 if offset is None else offset.double())
+        scale = x.double().abs() @ weight.double().abs().T + 1  # the sum of the terms' sizes bounds what rounding can do
+        error = (output.double() - exact).abs()
+        assert output.shape == exact.shape and output.dtype == dtype
+        assert (error <= depth * 2**-24 * scale + (2**-8 * exact.abs() if dtype == torch.bfloat16 else 0)).all()
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_a_row_is_multiplied_alike_alone_and_in_a_batch(dtype):
+    """Would catch: sums whose order depends on the batch, which would make a path's tokens depend on other paths."""
+    x, weight = torch.randn(50, 203).to(dtype), torch.randn(67, 203).to(dtype)
+    together = cpu.linear(x, [weight], [None])[0]
+    for rows in (1, 2, 3, 4, 8, 9, 10, 33):
+        assert torch.equal(cpu.linear(x[:rows], [weight], [None])[0], together[:rows])
+    assert torch.equal(cpu.linear(x[7:8], [weight], [None])[0], together[7:8])
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt_oss", "mistral", "deepseek_v3"])

@@ -10,6 +10,7 @@ from leapgen_kernels import cpu
 from torch import Tensor
 from transformers import AttentionInterface
 
+from leapgen.engine.cache import GrowingKVCache
 from leapgen.engine.plan import StepPlan
 
 NAME = "leapgen_paged"
@@ -47,17 +48,15 @@ def attention_forward(module: torch.nn.Module, query: Tensor, key: Tensor, value
     _check(module, query, key, attention_mask, dropout, kwargs)
     plan, layer = leapgen_plan, module.layer_idx
     plan.windows[layer] = sliding_window
-    query, key, value = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
-    tensors = plan.on(key.device)
-    plan.cache.write(layer, key, value, tensors.slots, plan.kernels)
-    keys, values = plan.cache.keys[layer], plan.cache.values[layer]
     options = {"scaling": query.shape[-1] ** -0.5 if scaling is None else scaling, "sliding_window": sliding_window,
                "softcap": softcap, "sinks": s_aux}
+    if isinstance(plan.cache, GrowingKVCache):
+        plan.cache.prepare(layer, key, value)
     if plan.kernels and cpu.serves(query):
-        output = cpu.attend(query, keys, values, tensors.page_table, tensors.query_starts, tensors.kv_lengths, **options)
-    else:
-        output = paged_attention(query, keys, values, plan, **options)
-    return output[None], None
+        return cpu.attend(query, key, value, plan.packed, layer, **options), None
+    query, key, value = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
+    plan.cache.write(layer, key, value, plan.on(key.device).slots)
+    return paged_attention(query, plan.cache.keys[layer], plan.cache.values[layer], plan, **options)[None], None
 
 
 def _check(module: torch.nn.Module, query: Tensor, key: Tensor, attention_mask: Tensor | None, dropout: float,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from leapgen_kernels import cpu
 from torch import Tensor
 
 
@@ -42,20 +44,25 @@ class KVCache:
     def _create(self, index: int) -> None:
         spec, shape = self.specs[index], (self.num_pages, self.page_size)
         options = {"dtype": spec.dtype, "device": spec.device}
-        self.keys[index] = torch.empty(*shape, spec.num_kv_heads, spec.key_dim, **options)
-        self.values[index] = torch.empty(*shape, spec.num_kv_heads, spec.value_dim, **options)
+        self.keys[index] = _on_large_pages(torch.empty(*shape, spec.num_kv_heads, spec.key_dim, **options))
+        self.values[index] = _on_large_pages(torch.empty(*shape, spec.num_kv_heads, spec.value_dim, **options))
 
     @property
     def bytes_per_token(self) -> int:
         return sum(spec.bytes_per_token for spec in self.specs.values())
 
-    def write(self, index: int, key: Tensor, value: Tensor, slots: Tensor, kernels: bool = True) -> None:
+    def write(self, index: int, key: Tensor, value: Tensor, slots: Tensor) -> None:
         """Stores key ``[tokens, kv_heads, key_dim]`` and value ``[tokens, kv_heads, value_dim]`` at flat slots."""
-        for source, pool in ((key, self.keys[index]), (value, self.values[index])):
-            if kernels and cpu.serves(source):
-                cpu.store(source, pool, slots)
-            else:
-                pool.flatten(0, 1).index_copy_(0, slots, source)
+        self.keys[index].flatten(0, 1).index_copy_(0, slots, key)
+        self.values[index].flatten(0, 1).index_copy_(0, slots, value)
+
+    @property
+    def addresses(self) -> np.ndarray:
+        """[2 * layers] int64: where each layer's keys and values lie in memory; 0 for a layer index without KV."""
+        table = np.zeros((max(self.keys, default=-1) + 1, 2), dtype=np.int64)
+        for index, keys in self.keys.items():
+            table[index] = keys.data_ptr(), self.values[index].data_ptr()
+        return table.ravel()
 
     def copy_page(self, source: int, target: int) -> None:
         for index in self.specs:
@@ -70,9 +77,22 @@ class GrowingKVCache(KVCache):
         super().__init__({}, num_pages, page_size)
         self.calls: list[int] = []  # layer indices in the order they wrote
 
-    def write(self, index: int, key: Tensor, value: Tensor, slots: Tensor, kernels: bool = True) -> None:
+    def prepare(self, index: int, key: Tensor, value: Tensor) -> None:
+        """Makes room for a layer that hands over key ``[1, kv_heads, tokens, key_dim]`` and a value like it."""
         if index not in self.specs:
-            self.specs[index] = LayerSpec(key.shape[1], key.shape[2], value.shape[2], key.dtype, key.device)
+            self.specs[index] = LayerSpec(key.shape[1], key.shape[3], value.shape[3], key.dtype, key.device)
             self._create(index)
         self.calls.append(index)
-        super().write(index, key, value, slots, kernels)
+
+
+def _on_large_pages(tensor: Tensor) -> Tensor:
+    """Asks Linux to back a CPU tensor with 2 MiB pages as it is written; where it cannot, nothing changes.
+
+    A decode step touches every page of the pool once, so that with 4 KiB pages it waits for address translation.
+    """
+    size = 1 << 21
+    start = -(-tensor.data_ptr() // size) * size
+    length = (tensor.data_ptr() + tensor.nbytes) // size * size - start
+    if tensor.device.type == "cpu" and hasattr(mmap, "MADV_HUGEPAGE") and length > 0:
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)
+    return tensor

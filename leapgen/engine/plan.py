@@ -34,6 +34,8 @@ class StepPlan:
     kernels: bool = True  # whether compiled kernels may be used; without, plain torch
     windows: dict[int, int | None] = field(default_factory=dict)  # sliding window each layer asked for, as layers run
     _tensors: dict[torch.device, PlanTensors] = field(default_factory=dict)
+    _packed: Tensor | None = None
+    _packed_layers: int = 0
 
     @classmethod
     def build(cls, cache: KVCache, pages: list[list[int]], starts: list[int], ends: list[int],
@@ -63,6 +65,21 @@ class StepPlan:
         lengths = np.diff(self.query_starts)
         return self._flat(self.query_starts, list(self.kv_lengths - lengths))[1]
 
+    @property
+    def packed(self) -> Tensor:
+        """The plan as the C++ kernel reads it, one int64 tensor: six counts (sequences, tokens, page size, width of the page
+        table, segments, layers), the layers' addresses, slots, query starts, KV lengths, segments, page table."""
+        layers = len(self.cache.keys)
+        if self._packed is None or self._packed_layers != layers:
+            segments, addresses = shared_segments(self.page_table, self.kv_lengths, self.cache.page_size), self.cache.addresses
+            counts = [len(self.kv_lengths), len(self.slots), self.cache.page_size, self.page_table.shape[1], len(segments),
+                      len(addresses) // 2]
+            self._packed = torch.from_numpy(np.concatenate(
+                [np.array(counts, dtype=np.int64), addresses, self.slots, self.query_starts, self.kv_lengths,
+                 segments.ravel(), self.page_table.ravel()]))
+            self._packed_layers = layers
+        return self._packed
+
     def on(self, device: torch.device) -> PlanTensors:
         """The index tensors on a device, moved there once a step."""
         if device not in self._tensors:
@@ -70,3 +87,34 @@ class StepPlan:
                 torch.from_numpy(array).to(device, non_blocking=True)
                 for array in (self.slots, self.page_table, self.query_starts, self.kv_lengths)))
         return self._tensors[device]
+
+
+def shared_segments(page_table: np.ndarray, kv_lengths: np.ndarray, page_size: int) -> np.ndarray:
+    """Cuts a step into runs of sequences and the positions whose pages the whole run shares.
+
+    Pages are looked for between neighbours: forks enter the engine one after the other. A run's own shared pages come
+    first, then those its parts share, one level deeper; a sequence alone comes last.
+
+    Returns:
+        [segments, 5] int64: level, first sequence, last sequence + 1, first position, last position + 1.
+    """
+    counts = -(-kv_lengths // page_size)
+    equal = page_table[1:] == page_table[:-1]
+    equal &= np.arange(page_table.shape[1]) < np.minimum(counts[1:], counts[:-1])[:, None]
+    shared = np.where(equal.all(axis=1), equal.shape[1], equal.argmin(axis=1)) if equal.size else np.zeros(0, dtype=np.int64)
+    segments: list[tuple[int, int, int, int, int]] = []
+    stack = [(0, 0, len(kv_lengths), 0)]  # level, first, last + 1, first page
+    while stack:
+        level, first, last, page = stack.pop()
+        if last - first == 1:
+            segments.append((level, first, last, page * page_size, int(kv_lengths[first])))
+            continue
+        between = shared[first : last - 1]
+        common = int(between.min())
+        if common > page:
+            end = min(common * page_size, int(kv_lengths[first:last].min()))
+            segments.append((level, first, last, page * page_size, end))
+            level, page = level + 1, common
+        cuts = [first, *(first + 1 + np.flatnonzero(between <= page)).tolist(), last]
+        stack.extend((level, start, end, page) for start, end in zip(cuts, cuts[1:]))
+    return np.array(segments, dtype=np.int64)

@@ -1,0 +1,149 @@
+// y = x W^T + b on CPU, W read where it lies: no packing, no second copy of the weights.
+//
+// Rows of x and rows of W are both contiguous along the sum, so a block of kRows x kColumns dot products needs only whole
+// vector loads. Every output element is summed in one fixed order whatever else is in the batch: a row's result is the
+// same bits alone and among others.
+
+#include <algorithm>
+#include <vector>
+
+#include "dots.h"
+
+namespace leapgen {
+namespace {
+
+constexpr int64_t kCacheFloats = 48 * 1024;  // of x kept in the second-level cache while rows of W pass by
+constexpr int64_t kWiden = 9;                // from this many rows of x on, bfloat16 rows of W are widened once for all
+
+template <typename T>
+struct Job {
+  const T* x;            // [rows, depth], rows x_stride apart
+  const T* const* w;     // `weights` matrices [columns[i], depth]
+  const T* const* bias;  // [columns[i]] each, or null
+  T* const* y;           // [rows, columns[i]] each
+  const int64_t* columns;
+  int64_t weights, rows, depth, x_stride;
+};
+
+// x as floats in the order the steps take them, columns past `whole` left out.
+template <typename T>
+FOR_EVERY_CPU void arrange(const Job<T>& job, int64_t whole, float* out) {
+  for (int64_t r = 0; r < job.rows; ++r) widen(job.x + r * job.x_stride, whole, out + r * whole);
+}
+
+template <typename W, int F, typename N>
+INLINED void dot_rows(int64_t rows, const float* x, int64_t x_stride, const W* const* w, int64_t depth,
+                      const N* const* next, float* dots) {
+  if (rows == 3) {
+    dot_block<W, 3, F>(x, x_stride, w, depth, next, dots);
+  } else if (rows == 2) {
+    dot_block<W, 2, F>(x, x_stride, w, depth, next, dots);
+  } else {
+    dot_block<W, 1, F>(x, x_stride, w, depth, next, dots);
+  }
+}
+
+// Columns first .. last - 1 of matrix i, all rows. `wide` is room for kColumns rows of floats.
+template <typename T>
+FOR_EVERY_CPU void multiply(const Job<T>& job, const float* x, int64_t x_stride, int64_t i, int64_t first, int64_t last,
+                            float* wide) {
+  const int64_t whole = job.depth / Steps<T>::width * Steps<T>::width, columns = job.columns[i];
+  const int64_t block = std::max<int64_t>(kCacheFloats / (job.depth * kRows) * kRows, kRows);
+  const bool widened = Steps<T>::width != kLanes && job.rows >= kWiden;
+  const float* wide_rows[kColumns];
+  for (int64_t c = 0; c < kColumns; ++c) wide_rows[c] = wide + c * whole;
+  for (int64_t block_start = 0; block_start < job.rows; block_start += block) {
+    const int64_t block_end = std::min(block_start + block, job.rows);
+    for (int64_t column = first; column < last; column += kColumns) {
+      const T* w[kColumns];
+      for (int64_t c = 0; c < kColumns; ++c) w[c] = job.w[i] + std::min(column + c, last - 1) * job.depth;
+      if (widened) {
+        for (int64_t c = 0; c < kColumns; ++c) widen(w[c], whole, wide + c * whole);
+      }
+      const T* next[1] = {job.w[i] + std::max<int64_t>(std::min(column + kColumns, columns - kColumns), 0) * job.depth};
+      for (int64_t row = block_start; row < block_end; row += kRows) {
+        const int64_t count = std::min(kRows, block_end - row);
+        const float* rows = x + row * x_stride;
+        float dots[kRows * kColumns];
+        const bool first_block = row == block_start;  // asks for the next rows of W
+        if (widened) {
+          first_block ? dot_rows<float, 1>(count, rows, x_stride, wide_rows, whole, next, dots)
+                      : dot_rows<float, 0>(count, rows, x_stride, wide_rows, whole, next, dots);
+        } else {
+          first_block ? dot_rows<T, 1>(count, rows, x_stride, w, whole, next, dots)
+                      : dot_rows<T, 0>(count, rows, x_stride, w, whole, next, dots);
+        }
+        const int64_t width = std::min(kColumns, last - column);
+        for (int64_t r = 0; r < count; ++r) {
+          float* dot = dots + r * kColumns;
+          T* y = job.y[i] + (row + r) * columns + column;
+          const T* tail = job.x + (row + r) * job.x_stride;
+          for (int64_t d = whole; d < job.depth; ++d) {
+            for (int64_t c = 0; c < width; ++c) dot[c] += to_float(tail[d]) * to_float(w[c][d]);
+          }
+          if (job.bias[i]) {
+            for (int64_t c = 0; c < width; ++c) dot[c] += to_float(job.bias[i][column + c]);
+          }
+          if (width == kColumns) {
+            save(y, load_quad(dot));
+          } else {
+            for (int64_t c = 0; c < width; ++c) from_float(dot[c], y + c);
+          }
+        }
+      }
+    }
+  }
+}
+
+template <typename T>
+void linear(const Job<T>& job, int threads) {
+  const int64_t whole = job.depth / Steps<T>::width * Steps<T>::width;
+  const bool in_place = Steps<T>::width == kLanes;  // float32: x is already in the steps' order
+  thread_local std::vector<float> arranged;  // kept, so that no call waits for fresh memory
+  if (!in_place && static_cast<int64_t>(arranged.size()) < job.rows * whole) arranged.resize(job.rows * whole);
+  const float* x = arranged.data();
+  if (in_place) {
+    x = reinterpret_cast<const float*>(job.x);
+  } else {
+    arrange(job, whole, arranged.data());
+  }
+  const int64_t x_stride = in_place ? job.x_stride : whole;
+  // Long runs of rows, so that fetching ahead is seldom in vain; short enough for a slow thread to be helped out.
+  int64_t total = 0;
+  for (int64_t i = 0; i < job.weights; ++i) total += job.columns[i];
+  const int64_t chunk_columns = std::clamp<int64_t>(total / (threads * 6) / 16 * 16, 16, 512);
+  std::vector<int64_t> starts(job.weights + 1, 0);  // chunks before each matrix
+  for (int64_t i = 0; i < job.weights; ++i) starts[i + 1] = starts[i] + (job.columns[i] + chunk_columns - 1) / chunk_columns;
+#pragma omp parallel num_threads(threads)
+  {
+    thread_local std::vector<float> wide;
+    if (!in_place && static_cast<int64_t>(wide.size()) < kColumns * whole) wide.resize(kColumns * whole);
+#pragma omp for schedule(dynamic)
+    for (int64_t chunk = 0; chunk < starts[job.weights]; ++chunk) {
+      int64_t i = 0;
+      while (chunk >= starts[i + 1]) ++i;
+      const int64_t first = (chunk - starts[i]) * chunk_columns;
+      multiply(job, x, x_stride, i, first, std::min(first + chunk_columns, job.columns[i]), wide.data());
+    }
+  }
+}
+
+}  // namespace
+}  // namespace leapgen
+
+#define LEAPGEN_EXPORT(NAME, T)                                                                                         \
+  extern "C" __attribute__((visibility("default"))) void leapgen_linear_##NAME(                                         \
+      const void* x, const void* const* w, const void* const* bias, void* const* y, const int64_t* columns,             \
+      int64_t weights, int64_t rows, int64_t depth, int64_t x_stride, int threads) {                                    \
+    using leapgen::T;                                                                                                   \
+    leapgen::linear(leapgen::Job<T>{static_cast<const T*>(x), reinterpret_cast<const T* const*>(w),                     \
+                                    reinterpret_cast<const T* const*>(bias), reinterpret_cast<T* const*>(y), columns,   \
+                                    weights, rows, depth, x_stride},                                                    \
+                    threads);                                                                                           \
+  }
+
+namespace leapgen {
+using Float32 = float;
+}
+LEAPGEN_EXPORT(float32, Float32)
+LEAPGEN_EXPORT(bfloat16, BFloat16)

@@ -1,0 +1,112 @@
+// What the kernels share: eight floats at a time, bfloat16, and the choice of instruction set when the library is loaded.
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define FOR_EVERY_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define FOR_EVERY_CPU
+#endif
+
+// Helpers must become part of each clone, or they would run compiled for the baseline.
+#define INLINED inline __attribute__((always_inline))
+
+namespace leapgen {
+
+struct BFloat16 {
+  uint16_t bits;
+};
+
+INLINED float to_float(float x) { return x; }
+INLINED float to_float(BFloat16 x) {
+  uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+INLINED void from_float(float x, float* out) { *out = x; }
+INLINED void from_float(float x, BFloat16* out) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  if (x != x) {
+    out->bits = 0x7fc0;
+  } else {
+    out->bits = static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);  // to nearest, ties to even
+  }
+}
+
+// Eight floats; the compiler lowers them to what each clone's machine has.
+typedef float Vector __attribute__((vector_size(32)));
+typedef int32_t IntVector __attribute__((vector_size(32)));
+typedef uint16_t ShortVector __attribute__((vector_size(16)));
+constexpr int64_t kLanes = 8;
+
+INLINED int64_t round_up(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+INLINED Vector load(const float* p) {
+  Vector v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+INLINED Vector load(const BFloat16* p) {
+  ShortVector bits;
+  std::memcpy(&bits, p, sizeof bits);
+  const IntVector wide = __builtin_convertvector(bits, IntVector) << 16;
+  Vector v;
+  std::memcpy(&v, &wide, sizeof v);
+  return v;
+}
+INLINED void save(float* p, Vector v) { std::memcpy(p, &v, sizeof v); }
+INLINED Vector splat(float x) { return Vector{} + x; }
+INLINED Vector larger(Vector a, Vector b) { return a > b ? a : b; }
+
+// Four results as they are stored: as floats, or rounded to bfloat16.
+typedef float Quad __attribute__((vector_size(16)));
+typedef int32_t IntQuad __attribute__((vector_size(16)));
+typedef uint16_t ShortQuad __attribute__((vector_size(8)));
+
+INLINED Quad load_quad(const float* p) {
+  Quad v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+INLINED void save(float* p, Quad v) { std::memcpy(p, &v, sizeof v); }
+INLINED void save(BFloat16* p, Quad v) {
+  IntQuad bits;
+  std::memcpy(&bits, &v, sizeof bits);
+  const IntQuad rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const ShortQuad out = __builtin_convertvector(v == v ? rounded : IntQuad{} + 0x7fc0, ShortQuad);
+  std::memcpy(p, &out, sizeof out);
+}
+
+// The sums of eight vectors, as one vector.
+INLINED Vector sums_of(const Vector v[8]) {
+  Vector pairs[4], quads[2];
+  for (int i = 0; i < 4; ++i) {
+    pairs[i] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], 0, 8, 2, 10, 4, 12, 6, 14) +
+               __builtin_shufflevector(v[2 * i], v[2 * i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
+  }
+  for (int i = 0; i < 2; ++i) {
+    quads[i] = __builtin_shufflevector(pairs[2 * i], pairs[2 * i + 1], 0, 1, 8, 9, 4, 5, 12, 13) +
+               __builtin_shufflevector(pairs[2 * i], pairs[2 * i + 1], 2, 3, 10, 11, 6, 7, 14, 15);
+  }
+  return __builtin_shufflevector(quads[0], quads[1], 0, 1, 2, 3, 8, 9, 10, 11) +
+         __builtin_shufflevector(quads[0], quads[1], 4, 5, 6, 7, 12, 13, 14, 15);
+}
+
+
+// The sums of four vectors, added up as sums_of does it.
+INLINED Quad sums_of_four(const Vector v[4]) {
+  Vector pairs[2];
+  for (int i = 0; i < 2; ++i) {
+    pairs[i] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], 0, 8, 2, 10, 4, 12, 6, 14) +
+               __builtin_shufflevector(v[2 * i], v[2 * i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
+  }
+  const Vector quad = __builtin_shufflevector(pairs[0], pairs[1], 0, 1, 8, 9, 4, 5, 12, 13) +
+                      __builtin_shufflevector(pairs[0], pairs[1], 2, 3, 10, 11, 6, 7, 14, 15);
+  return __builtin_shufflevector(quad, quad, 0, 1, 2, 3) + __builtin_shufflevector(quad, quad, 4, 5, 6, 7);
+}
+
+}  // namespace leapgen
