@@ -140,6 +140,9 @@ class EngineConfig:
         max_batch_size: sequences in one forward pass at most.
         context_length: positions a sequence may have; ``None`` takes the model's own.
         kernels: use compiled kernels where they serve device and dtype; without, plain torch does everything.
+        compile: compile the model's decoder layers at construction (seconds; torch keeps the result for the next start).
+            ``None`` does so for models of 50 million parameters and more. Needs ``kernels``, and on CPU a C++ compiler; where
+            compiling fails the log says so and steps run as they are.
 
     Raises:
         ValueError: a value outside its range.
@@ -152,6 +155,7 @@ class EngineConfig:
     max_batch_size: int = 256
     context_length: int | None = None
     kernels: bool = True
+    compile: bool | None = None
 
     def __post_init__(self) -> None:
         _settle(self)
@@ -164,6 +168,7 @@ class EngineConfig:
         _require(_is_int(self.max_batch_size, 1), "max_batch_size", self.max_batch_size, "an integer >= 1")
         _require(self.context_length is None or _is_int(self.context_length, 2), "context_length",
                  self.context_length, "an integer >= 2, or None for the model's own")
+        _require(self.compile in (None, True, False), "compile", self.compile, "True, False, or None to go by size")
 
     def replace(self, **changes: Any) -> EngineConfig:
         return dataclasses.replace(self, **changes)

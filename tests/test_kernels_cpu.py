@@ -34,7 +34,7 @@ class KernelStep(Step):
         query = self.query.transpose(0, 1).contiguous()
         key, value = key.transpose(0, 1).contiguous(), value.transpose(0, 1)
         scaling = case.key_dim**-0.5 if case.scaling is None else case.scaling
-        return cpu.attend(query[None], key[None], value[None], self.plan.packed, self.layer, scaling, case.sliding_window,
+        return cpu.attend(query[None], key[None], value[None], self.plan.packed(self.layer), scaling, case.sliding_window,
                           case.softcap, self.sinks)[0]
 
 
@@ -103,7 +103,7 @@ class Tree:
             for heads, dim in ((2 * group, 24), (2, 24), (2, 16)))
 
     def attend(self, plan):
-        return cpu.attend(self.query, self.key, self.value, plan.packed, 0, 0.2, None, None, None)
+        return cpu.attend(self.query, self.key, self.value, plan.packed(0), 0.2, None, None, None)
 
     def plan(self):
         return StepPlan.build(self.cache, self.pages, self.starts, self.ends)

@@ -50,7 +50,7 @@ struct Plan {
 
   explicit Plan(const int64_t* p)
       : sequences(p[0]), tokens(p[1]), page_size(p[2]), max_pages(p[3]), segments(p[4]), layers(p[5]) {
-    pools = p + 6;  // address of keys, address of values, for each layer
+    pools = p + 7;  // address of keys, address of values, for each layer in the order they run; p[6] is whose turn it is
     slots = pools + 2 * layers;
     query_starts = slots + tokens;
     kv_lengths = query_starts + sequences + 1;
@@ -392,10 +392,12 @@ void attend_step(const Step<T>& step, int threads) {
 
 #define LEAPGEN_EXPORT(NAME, T)                                                                                          \
   extern "C" __attribute__((visibility("default"))) void leapgen_attend_##NAME(                                          \
-      const int64_t* plan, int64_t layer, const T* query, const T* key, const T* value, const int64_t* strides,          \
-      T* output, int64_t heads, int64_t kv_heads, int64_t key_dim, int64_t value_dim, const float* sinks,                \
-      int64_t window, float scaling, float softcap, int threads) {                                                       \
+      int64_t* plan, const T* query, const T* key, const T* value, const int64_t* strides, T* output, int64_t tokens,    \
+      int64_t heads, int64_t kv_heads, int64_t key_dim, int64_t value_dim, const float* sinks, int64_t window,           \
+      float scaling, float softcap, int threads) {                                                                       \
     const leapgen::Plan parsed(plan);                                                                                    \
+    const int64_t layer = plan[6]++, row = heads * value_dim;                                                            \
+    std::memset(static_cast<void*>(output + parsed.tokens * row), 0, (tokens - parsed.tokens) * row * sizeof(T));        \
     T* keys = reinterpret_cast<T*>(parsed.pools[2 * layer]);                                                             \
     T* values = reinterpret_cast<T*>(parsed.pools[2 * layer + 1]);                                                       \
     leapgen::attend_step(leapgen::Step<T>{parsed, query, key, value, strides[0], strides[1], strides[2], strides[3],     \

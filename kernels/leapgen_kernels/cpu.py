@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _POINTER, _INT, _FLOAT, _THREADS = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
+_STRIDES = _INT * 6
+_ATTEND: dict[torch.dtype, Any] = {}
+_LINEAR: dict[torch.dtype, Any] = {}
 
 
 @lru_cache
@@ -22,11 +26,12 @@ def library() -> ctypes.CDLL | None:
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         return None
     lib = ctypes.CDLL(spec.origin)
-    for name in DTYPES.values():
+    for dtype, name in DTYPES.items():
         attend, linear = getattr(lib, f"leapgen_attend_{name}"), getattr(lib, f"leapgen_linear_{name}")
-        attend.argtypes = [_POINTER, _INT, *[_POINTER] * 5, *[_INT] * 4, _POINTER, _INT, _FLOAT, _FLOAT, _THREADS]
+        attend.argtypes = [*[_POINTER] * 6, *[_INT] * 5, _POINTER, _INT, _FLOAT, _FLOAT, _THREADS]
         linear.argtypes = [*[_POINTER] * 5, *[_INT] * 4, _THREADS]
         attend.restype = linear.restype = None
+        _ATTEND[dtype], _LINEAR[dtype] = attend, linear
     return lib
 
 
@@ -35,30 +40,33 @@ def serves(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.dtype in DTYPES and library() is not None
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, plan: Tensor, layer: int, scaling: float, sliding_window: int | None,
+def attend(query: Tensor, key: Tensor, value: Tensor, plan: Tensor, scaling: float, sliding_window: int | None,
            softcap: float | None, sinks: Tensor | None) -> Tensor:
     """Stores a flat mixed step's keys and values in the pool and attends over its pages, computed in float32.
 
     Args:
         query: [1, heads, tokens, key_dim]; key: [1, kv_heads, tokens, key_dim]; value: [1, kv_heads, tokens, value_dim];
             float32 or bfloat16, as the pool is. Tokens past the plan's are padding.
-        plan: int64, as ``StepPlan.packed`` lays it out: it says where the pool's layers lie.
+        plan: int64, as ``StepPlan.packed`` lays it out. It says where the pool's layers lie, and whose turn it is: each call
+            takes the next layer's.
         sliding_window: positions a query sees, itself included; softcap, sinks [heads]: as in the oracle.
 
     Returns:
         [1, tokens, heads, value_dim] in the query's dtype; zeros for padding.
     """
-    query, key, value = (t if t.stride(3) == 1 else t.contiguous() for t in (query, key, value))
+    if query.stride(3) != 1 or key.stride(3) != 1 or value.stride(3) != 1:
+        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
     _, heads, tokens, key_dim = query.shape
-    kv_heads, value_dim = value.shape[1], value.shape[3]
-    output = query.new_empty(1, tokens, heads, value_dim)
-    planned = int(plan[1])
-    if planned < tokens:
-        output[:, planned:] = 0
-    strides = (_INT * 6)(query.stride(2), query.stride(1), key.stride(2), key.stride(1), value.stride(2), value.stride(1))
-    sinks = sinks if sinks is None else sinks.float().contiguous()
-    getattr(library(), f"leapgen_attend_{DTYPES[query.dtype]}")(
-        plan.data_ptr(), layer, query.data_ptr(), key.data_ptr(), value.data_ptr(), strides, output.data_ptr(), heads,
+    _, kv_heads, _, value_dim = value.shape
+    output = torch.empty((1, tokens, heads, value_dim), dtype=query.dtype)
+    _, query_head, query_token, _ = query.stride()
+    _, key_head, key_token, _ = key.stride()
+    _, value_head, value_token, _ = value.stride()
+    strides = _STRIDES(query_token, query_head, key_token, key_head, value_token, value_head)
+    if sinks is not None:
+        sinks = sinks.float().contiguous()
+    _ATTEND[query.dtype](
+        plan.data_ptr(), query.data_ptr(), key.data_ptr(), value.data_ptr(), strides, output.data_ptr(), tokens, heads,
         kv_heads, key_dim, value_dim, None if sinks is None else sinks.data_ptr(), sliding_window or 0, scaling,
         softcap or 0.0, torch.get_num_threads())
     return output
@@ -76,16 +84,26 @@ def linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
     Returns:
         [..., columns] for each weight, in x's dtype.
     """
-    depth = x.shape[-1]
-    rows = x.reshape(-1, depth)
-    if rows.stride(1) != 1:
-        rows = rows.contiguous()
-    outputs = [x.new_empty(*x.shape[:-1], weight.shape[0]) for weight in weights]
-    count = len(weights)
-    pointers, columns = _POINTER * count, (_INT * count)(*(weight.shape[0] for weight in weights))
-    getattr(library(), f"leapgen_linear_{DTYPES[x.dtype]}")(
-        rows.data_ptr(), pointers(*(weight.data_ptr() for weight in weights)),
-        pointers(*(None if bias is None else bias.data_ptr() for bias in biases)),
-        pointers(*(output.data_ptr() for output in outputs)), columns, count, rows.shape[0], depth, rows.stride(0),
-        torch.get_num_threads())
+    *outer, depth = x.shape
+    stride = depth
+    if not x.is_contiguous():
+        if len(outer) == 2 and outer[0] == 1 and x.stride(2) == 1:
+            stride = x.stride(1)
+        else:
+            x = x.contiguous()
+    matrices, offsets, columns, widths = _operands(tuple(w.data_ptr() for w in weights), tuple(w.shape[0] for w in weights),
+                                                   tuple(None if b is None else b.data_ptr() for b in biases))
+    outputs = [torch.empty((*outer, width), dtype=x.dtype) for width in widths]
+    _LINEAR[x.dtype](x.data_ptr(), matrices, offsets, (_POINTER * len(outputs))(*[y.data_ptr() for y in outputs]), columns,
+                     len(outputs), x.numel() // depth, depth, stride, torch.get_num_threads())
     return outputs
+
+
+@lru_cache(maxsize=4096)
+def _operands(weights: tuple[int, ...], widths: tuple[int, ...], biases: tuple[int | None, ...]) -> tuple[Any, ...]:
+    """A layer's addresses as C arrays: made once, as a step calls with the same ones each time."""
+    pointers = _POINTER * len(weights)
+    return pointers(*weights), pointers(*biases), (_INT * len(widths))(*widths), widths
+
+
+library()  # so that the operators find their functions

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from leapgen_kernels import cpu
+from leapgen_kernels import cpu, ops
 from torch import Tensor
 from transformers import AttentionInterface
 
@@ -30,7 +30,7 @@ def register() -> None:
 
 
 def attention_forward(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-                      *, leapgen_plan: StepPlan | None = None, scaling: float | None = None, dropout: float = 0.0,
+                      *, leapgen_plan: StepPlan | Tensor | None = None, scaling: float | None = None, dropout: float = 0.0,
                       sliding_window: int | None = None, softcap: float | None = None, s_aux: Tensor | None = None,
                       **kwargs: Any) -> tuple[Tensor, None]:
     """Writes this step's keys and values into the pool and attends over the pages.
@@ -38,11 +38,14 @@ def attention_forward(module: torch.nn.Module, query: Tensor, key: Tensor, value
     Args:
         query: [1, heads, tokens, key_dim]; key: [1, kv_heads, tokens, key_dim]; value: [1, kv_heads, tokens,
             value_dim]: all sequences of the step, packed flat.
-        leapgen_plan: which sequence has which tokens, pages and lengths.
+        leapgen_plan: which sequence has which tokens, pages and lengths; packed where the step is compiled.
 
     Returns:
         [1, tokens, heads, value_dim], and None for the weights.
     """
+    if isinstance(leapgen_plan, Tensor):  # a compiled step: checked when it was compiled
+        return ops.paged_attention(query, key, value, leapgen_plan, scaling or query.shape[-1] ** -0.5, sliding_window,
+                                   softcap, s_aux), None
     if leapgen_plan is None:
         raise UnsupportedAttentionError(f"{type(module).__name__} is not given the keyword arguments of the model's forward")
     _check(module, query, key, attention_mask, dropout, kwargs)
@@ -53,7 +56,7 @@ def attention_forward(module: torch.nn.Module, query: Tensor, key: Tensor, value
     if isinstance(plan.cache, GrowingKVCache):
         plan.cache.prepare(layer, key, value)
     if plan.kernels and cpu.serves(query):
-        return cpu.attend(query, key, value, plan.packed, layer, **options), None
+        return cpu.attend(query, key, value, plan.packed(layer), **options), None
     query, key, value = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
     plan.cache.write(layer, key, value, plan.on(key.device).slots)
     return paged_attention(query, plan.cache.keys[layer], plan.cache.values[layer], plan, **options)[None], None

@@ -58,11 +58,9 @@ class KVCache:
 
     @property
     def addresses(self) -> np.ndarray:
-        """[2 * layers] int64: where each layer's keys and values lie in memory; 0 for a layer index without KV."""
-        table = np.zeros((max(self.keys, default=-1) + 1, 2), dtype=np.int64)
-        for index, keys in self.keys.items():
-            table[index] = keys.data_ptr(), self.values[index].data_ptr()
-        return table.ravel()
+        """[2 * layers] int64: where each layer's keys and values lie in memory."""
+        return np.array([tensor.data_ptr() for index in self.keys for tensor in (self.keys[index], self.values[index])],
+                        dtype=np.int64)
 
     def copy_page(self, source: int, target: int) -> None:
         for index in self.specs:

@@ -45,7 +45,7 @@ class StepPlan:
         query_starts = np.zeros(len(pages) + 1, dtype=np.int64)
         np.cumsum([end - start for start, end in zip(starts, ends, strict=True)], out=query_starts[1:])
         counts = [-(-end // size) for end in ends]
-        page_table = np.zeros((len(pages), max(counts)), dtype=np.int64)
+        page_table = np.zeros((len(pages), max(counts, default=0)), dtype=np.int64)
         for row, (own, count) in enumerate(zip(pages, counts, strict=True)):
             page_table[row, :count] = own[:count]
         rows, positions = cls._flat(query_starts, starts)
@@ -65,19 +65,24 @@ class StepPlan:
         lengths = np.diff(self.query_starts)
         return self._flat(self.query_starts, list(self.kv_lengths - lengths))[1]
 
-    @property
-    def packed(self) -> Tensor:
-        """The plan as the C++ kernel reads it, one int64 tensor: six counts (sequences, tokens, page size, width of the page
-        table, segments, layers), the layers' addresses, slots, query starts, KV lengths, segments, page table."""
-        layers = len(self.cache.keys)
-        if self._packed is None or self._packed_layers != layers:
-            segments, addresses = shared_segments(self.page_table, self.kv_lengths, self.cache.page_size), self.cache.addresses
+    def packed(self, layer: int | None = None) -> Tensor:
+        """The plan as the C++ kernel reads it, one int64 tensor.
+
+        Six counts (sequences, tokens, page size, width of the page table, segments, layers) and whose turn it is; then the
+        layers' addresses in the order they run, slots, query starts, KV lengths, segments, page table. Each call of the
+        kernel takes the next layer's turn; ``layer`` sets it.
+        """
+        layers = list(self.cache.keys)
+        if self._packed is None or self._packed_layers != len(layers):
+            segments = shared_segments(self.page_table, self.kv_lengths, self.cache.page_size)
             counts = [len(self.kv_lengths), len(self.slots), self.cache.page_size, self.page_table.shape[1], len(segments),
-                      len(addresses) // 2]
+                      len(layers), 0]
             self._packed = torch.from_numpy(np.concatenate(
-                [np.array(counts, dtype=np.int64), addresses, self.slots, self.query_starts, self.kv_lengths,
+                [np.array(counts, dtype=np.int64), self.cache.addresses, self.slots, self.query_starts, self.kv_lengths,
                  segments.ravel(), self.page_table.ravel()]))
-            self._packed_layers = layers
+            self._packed_layers = len(layers)
+        if layer is not None:
+            self._packed[6] = layers.index(layer)
         return self._packed
 
     def on(self, device: torch.device) -> PlanTensors:
@@ -103,7 +108,7 @@ def shared_segments(page_table: np.ndarray, kv_lengths: np.ndarray, page_size: i
     equal &= np.arange(page_table.shape[1]) < np.minimum(counts[1:], counts[:-1])[:, None]
     shared = np.where(equal.all(axis=1), equal.shape[1], equal.argmin(axis=1)) if equal.size else np.zeros(0, dtype=np.int64)
     segments: list[tuple[int, int, int, int, int]] = []
-    stack = [(0, 0, len(kv_lengths), 0)]  # level, first, last + 1, first page
+    stack = [(0, 0, len(kv_lengths), 0)] if len(kv_lengths) else []  # level, first, last + 1, first page
     while stack:
         level, first, last, page = stack.pop()
         if last - first == 1:
@@ -117,4 +122,4 @@ def shared_segments(page_table: np.ndarray, kv_lengths: np.ndarray, page_size: i
             level, page = level + 1, common
         cuts = [first, *(first + 1 + np.flatnonzero(between <= page)).tolist(), last]
         stack.extend((level, start, end, page) for start, end in zip(cuts, cuts[1:]))
-    return np.array(segments, dtype=np.int64)
+    return np.array(segments, dtype=np.int64).reshape(-1, 5)

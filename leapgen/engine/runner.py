@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import psutil
 import torch
+from leapgen_kernels import cpu
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from leapgen.config import EngineConfig
 from leapgen.engine import attention, support
 from leapgen.engine.cache import GrowingKVCache, KVCache
+from leapgen.engine.fast import WORTH_COMPILING, FastModules
 from leapgen.engine.plan import StepPlan
 from leapgen.engine.scheduler import Chunk, PoolTooSmallError
 
@@ -38,10 +40,17 @@ class Runner:
         if self.input_device.type == "meta":  # offloaded by accelerate: its hooks move the inputs
             self.input_device = model.device
         self._configs = support.attention_configs(model)
+        self.fast: FastModules | None = None
         probe = GrowingKVCache(num_pages=8, page_size=4)
         support.check_forward(self, probe)
         num_pages = _pages_within(config, probe, self.context_length)
         self.cache = KVCache(probe.specs, num_pages, config.page_size)
+        compile = config.compile
+        if compile is None:
+            compile = sum(p.numel() for p in model.parameters()) >= WORTH_COMPILING
+        if config.kernels and all(cpu.serves(keys) for keys in self.cache.keys.values()):
+            self.fast = FastModules(model, compile)
+            self.fast.warm_up(self._run_padding)
 
     def forward(self, chunks: list[Chunk]) -> Tensor:
         """One forward pass; logits [samples, vocab] in the order of the chunks' ``samples``."""
@@ -59,14 +68,23 @@ class Runner:
         """Logits [rows, vocab] of a packed step: tokens [total], the plan that says whose they are, rows [rows]."""
         if self.model.training:
             raise RuntimeError("the model is in training mode: dropout would change what it computes. Call model.eval().")
-        device = self.input_device
+        device, positions = self.input_device, plan.positions
+        compiled = self.fast is not None and self.fast.compiled
+        if compiled and len(tokens) < 2:  # one graph serves every size but one: the second token is padding
+            tokens, positions = [*tokens, 0], np.append(positions, 0)
         with self._paged_attention():
             output = self.model(
                 input_ids=torch.tensor([tokens], device=device),  # [1, total]
-                position_ids=torch.from_numpy(plan.positions).to(device)[None],  # [1, total]
-                use_cache=False, leapgen_plan=plan,
+                position_ids=torch.from_numpy(positions).to(device)[None],  # [1, total]
+                use_cache=False, leapgen_plan=plan.packed() if compiled else plan,
                 logits_to_keep=torch.from_numpy(rows).to(device))
         return output.logits[0]
+
+    def _run_padding(self, tokens: int) -> None:
+        """A step of nobody's tokens: every layer runs, no page is touched."""
+        plan = StepPlan.build(self.cache, [], [], [])
+        plan.positions = np.arange(tokens)
+        self.run([0] * tokens, plan, np.arange(2))
 
     @contextmanager
     def _paged_attention(self) -> Iterator[None]:
@@ -74,7 +92,8 @@ class Runner:
         for config in self._configs:
             config._attn_implementation = attention.NAME
         try:
-            yield
+            with self.fast.active() if self.fast else nullcontext():
+                yield
         finally:
             for config, implementation in zip(self._configs, before, strict=True):
                 config._attn_implementation = implementation

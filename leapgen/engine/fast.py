@@ -1,0 +1,144 @@
+"""How the model's modules compute while a step runs: decoder layers compiled, linear layers by kernel.
+
+The model stays the user's: between steps, and for everyone else, its modules compute as they always did. Weights are read
+where they lie; no second copy is made, and a weight that changes in place is seen by the next step.
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from leapgen_kernels import cpu, ops
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+from transformers import PreTrainedModel
+
+logger = logging.getLogger(__name__)
+
+WORTH_COMPILING = 50_000_000  # parameters: compiling takes seconds, whatever the size
+
+
+class FastModules:
+    """The modules of a model that compute differently while a step runs.
+
+    Args:
+        model: on CPU, in a dtype the kernels serve; for any other nothing changes.
+        compile: compile the decoder layers, too. One graph serves all layers of a kind and all batch sizes from two on.
+    """
+
+    def __init__(self, model: PreTrainedModel, compile: bool) -> None:
+        self.compiled = False
+        self.compile_seconds = 0.0
+        self._calls: dict[nn.Module, Callable[..., Any]] = {}
+        if not _on_cpu(model):
+            return
+        layers = _decoder_layers(model) if compile else []
+        inside = {module for layer in layers for module in layer.modules()}
+        for module in model.modules():
+            if type(module) is nn.Linear and module not in inside and _plain(module) and _kernel_serves(module.weight):
+                self._calls[module] = _linear_call(module)
+        for layer in layers:
+            self._calls[layer] = torch.compile(layer._call_impl, backend=_backend, fullgraph=True, dynamic=True)
+        self.compiled = bool(layers)
+
+    def warm_up(self, run: Callable[[int], object]) -> None:
+        """Compiles now, by running steps of some sizes; where that fails the layers stay as they are, and the log says why.
+
+        Args:
+            run: runs a step of that many tokens which touches no sequence.
+        """
+        if not self.compiled:
+            return
+        began = time.perf_counter()
+        try:
+            with torch._dynamo.config.patch(recompile_limit=256, accumulated_recompile_limit=4096):
+                for tokens in (7, 5):
+                    run(tokens)
+        except Exception as error:  # whatever a compiler may say: the model can be served without it
+            logger.warning("the decoder layers are not compiled, steps are slower: %s", error)
+            self._calls = {m: call for m, call in self._calls.items() if type(m) is nn.Linear}
+            self.compiled = False
+        else:
+            self.compile_seconds = time.perf_counter() - began
+            logger.info("compiled the decoder layers in %.1f s; the next start takes them from torch's cache",
+                        self.compile_seconds)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        for module, call in self._calls.items():
+            module.__dict__["_compiled_call_impl"] = call
+        try:
+            yield
+        finally:
+            for module in self._calls:
+                module.__dict__["_compiled_call_impl"] = None
+
+
+def _on_cpu(model: PreTrainedModel) -> bool:
+    return cpu.library() is not None and all(parameter.device.type == "cpu" for parameter in model.parameters())
+
+
+def _decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
+    """The modules transformers keeps whole on one device, where nothing has been hung onto them."""
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    layers = [module for module in model.modules() if type(module).__name__ in names]
+    return layers if all(_plain(module) for layer in layers for module in layer.modules()) else []
+
+
+def _plain(module: nn.Module) -> bool:
+    """No hooks, no forward of its own, not compiled by the user."""
+    return not (module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
+                or module._compiled_call_impl)
+
+
+def _kernel_serves(weight: Tensor) -> bool:
+    """Whether the linear kernel is the better choice: with AMX, torch's own (oneDNN) is, for bfloat16."""
+    if weight.dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported():
+        return False
+    return cpu.serves(weight) and weight.is_contiguous()
+
+
+def _linear_call(module: nn.Linear) -> Callable[[Tensor], Tensor]:
+    def call(x: Tensor) -> Tensor:
+        weight, bias = module.weight, module.bias
+        if x.dtype != weight.dtype or not _kernel_serves(weight) or not x.numel():
+            return module.forward(x)
+        return cpu.linear(x, [weight], [bias])[0]
+
+    return call
+
+
+def _backend(graph: GraphModule, inputs: list[Any]) -> Callable[..., Any]:
+    """Inductor, with linear layers on our kernel; those that read the same input go in one call."""
+    from torch._inductor.compile_fx import compile_fx
+
+    groups: dict[Node, list[tuple[Node, Node, Node | None]]] = {}
+    for node in graph.graph.nodes:
+        if node.op == "call_function" and node.target is torch._C._nn.linear:
+            x, weight, bias = [*node.args, *([None] * 3)][:3]
+            bias = node.kwargs.get("bias", bias)
+            if _is_parameter(weight) and (bias is None or _is_parameter(bias)) and _same_dtype(x, weight, bias):
+                groups.setdefault(x, []).append((node, weight, bias))
+    for x, group in groups.items():
+        with graph.graph.inserting_before(group[0][0]):
+            call = graph.graph.call_function(ops.linear, (x, [w for _, w, _ in group], [b for *_, b in group]))
+            outputs = [graph.graph.call_function(operator.getitem, (call, i)) for i in range(len(group))]
+        for (node, _, _), output in zip(group, outputs, strict=True):
+            node.replace_all_uses_with(output)
+            graph.graph.erase_node(node)
+    graph.recompile()
+    return compile_fx(graph, inputs, config_patches={"size_asserts": False})
+
+
+def _is_parameter(node: object) -> bool:
+    return isinstance(node, Node) and node.op == "placeholder" and _kernel_serves(node.meta["example_value"])
+
+
+def _same_dtype(*nodes: Node | None) -> bool:
+    return len({node.meta["example_value"].dtype for node in nodes if node is not None}) == 1
