@@ -31,6 +31,7 @@ REFUSED = {
         "max_step_tokens": [*NOT_POSITIVE, None],
         "max_batch_size": [*NOT_POSITIVE, None],
         "context_length": [*NOT_POSITIVE, 1],
+        "compile": ["yes", 2, 0.5, [True]],
     },
     LeapConfig: {
         **{name: [*NOT_POSITIVE, None] for name in (

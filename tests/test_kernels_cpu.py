@@ -187,6 +187,46 @@ def test_a_row_is_multiplied_alike_alone_and_in_a_batch(dtype):
     assert torch.equal(cpu.linear(x[7:8], [weight], [None])[0], together[7:8])
 
 
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@settings(max_examples=80)
+@given(vocab=st.integers(1, 700), k=st.integers(1, 60), levels=st.sampled_from([3, 50, 10**6]), seed=st.integers(0, 999),
+       hidden=st.floats(0, 1), strided=st.booleans(), normalise=st.booleans())
+def test_candidates_are_the_sorted_row_s_head(dtype, vocab, k, levels, seed, hidden, strided, normalise):
+    """Would catch: a threshold that loses one of the k, ties dropped or out of order, block tails, masked logits."""
+    k = min(k, vocab)
+    generator = torch.Generator().manual_seed(seed)
+    logits = (torch.randn(4, vocab + strided, generator=generator) * 4)[:, :vocab]
+    logits = ((logits * levels).round() / levels).to(dtype)
+    logits[torch.rand(logits.shape, generator=generator) < hidden * 0.9] = -torch.inf
+    logits[:, seed % vocab] = 1.0
+    room = k + 8
+    normalisers, scores, ids = cpu.candidates(logits, k, room, normalise)
+    exact = logits.double()
+    expected = exact.logsumexp(dim=1) if normalise else exact.amax(dim=1)
+    torch.testing.assert_close(normalisers.double(), expected, rtol=1e-6, atol=2e-6)
+    ranked, order = exact.sort(dim=1, descending=True, stable=True)
+    counts = (exact >= ranked[:, k - 1 : k]).sum(dim=1)
+    if counts.max() > room:
+        assert scores is None and ids is None
+        return
+    for row, count in enumerate(counts.tolist()):
+        assert torch.equal(scores[row, :count].double(), ranked[row, :count])
+        assert torch.equal(ids[row, :count], order[row, :count])
+        assert (scores[row, count:] == -torch.inf).all()
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("place", [0, 63, 64, 129])
+def test_candidates_of_a_row_that_is_not_finite_say_so(bad, place):
+    """Would catch: NaN lost in a comparison; a row without any token to draw taken for one with."""
+    logits = torch.randn(2, 130)
+    logits[1, place] = bad
+    if bad == -torch.inf:
+        logits[1] = bad
+    normalisers = cpu.candidates(logits, 5, 10, True)[0]
+    assert normalisers[0].isfinite() and not normalisers[1].isfinite()
+
+
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt_oss", "mistral", "deepseek_v3"])
 def test_engine_says_the_same_with_and_without_kernels(name):
     """Would catch: a kernel that is called with other arguments than plain torch."""

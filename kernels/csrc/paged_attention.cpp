@@ -18,26 +18,6 @@ constexpr int64_t kTile = 16;       // keys scored together
 constexpr int64_t kQueryBlock = 8;  // query tokens that go through the same keys together
 constexpr int64_t kWiden = 9;       // from this many rows on, a bfloat16 tile is widened once for all
 
-// e^x for x <= 0 with a relative error below 2e-7: 2^n * p(r), the polynomial of Cephes' expf.
-INLINED Vector exp_negative(Vector x) {
-  x = x < -87.0f ? splat(-87.0f) : x;
-  const IntVector n = __builtin_convertvector(x * 1.44269504f - 0.5f, IntVector);  // to nearest, as x <= 0
-  const Vector whole = __builtin_convertvector(n, Vector);
-  const Vector r = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
-  Vector p = splat(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const IntVector bits = (n + 127) << 23;
-  Vector power;
-  std::memcpy(&power, &bits, sizeof power);
-  return p * power;
-}
-
-
 // Sequences first .. last - 1 attend to positions start .. end - 1, whose pages they share.
 struct Segment {
   int64_t level, first, last, start, end;

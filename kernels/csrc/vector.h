@@ -62,6 +62,25 @@ INLINED void save(float* p, Vector v) { std::memcpy(p, &v, sizeof v); }
 INLINED Vector splat(float x) { return Vector{} + x; }
 INLINED Vector larger(Vector a, Vector b) { return a > b ? a : b; }
 
+// e^x for x <= 0 with a relative error below 2e-7: 2^n * p(r), the polynomial of Cephes' expf.
+INLINED Vector exp_negative(Vector x) {
+  x = x < -87.0f ? splat(-87.0f) : x;
+  const IntVector n = __builtin_convertvector(x * 1.44269504f - 0.5f, IntVector);  // to nearest, as x <= 0
+  const Vector whole = __builtin_convertvector(n, Vector);
+  const Vector r = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
+  Vector p = splat(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const IntVector bits = (n + 127) << 23;
+  Vector power;
+  std::memcpy(&power, &bits, sizeof power);
+  return p * power;
+}
+
 // Four results as they are stored: as floats, or rounded to bfloat16.
 typedef float Quad __attribute__((vector_size(16)));
 typedef int32_t IntQuad __attribute__((vector_size(16)));

@@ -17,6 +17,7 @@ _POINTER, _INT, _FLOAT, _THREADS = ctypes.c_void_p, ctypes.c_int64, ctypes.c_flo
 _STRIDES = _INT * 6
 _ATTEND: dict[torch.dtype, Any] = {}
 _LINEAR: dict[torch.dtype, Any] = {}
+_CANDIDATES: dict[torch.dtype, Any] = {}
 
 
 @lru_cache
@@ -27,11 +28,12 @@ def library() -> ctypes.CDLL | None:
         return None
     lib = ctypes.CDLL(spec.origin)
     for dtype, name in DTYPES.items():
-        attend, linear = getattr(lib, f"leapgen_attend_{name}"), getattr(lib, f"leapgen_linear_{name}")
+        attend, linear, candidates = (getattr(lib, f"leapgen_{kernel}_{name}") for kernel in ("attend", "linear", "candidates"))
         attend.argtypes = [*[_POINTER] * 6, *[_INT] * 5, _POINTER, _INT, _FLOAT, _FLOAT, _THREADS]
         linear.argtypes = [*[_POINTER] * 5, *[_INT] * 4, _THREADS]
-        attend.restype = linear.restype = None
-        _ATTEND[dtype], _LINEAR[dtype] = attend, linear
+        candidates.argtypes = [_POINTER, *[_INT] * 5, *[_POINTER] * 4, ctypes.c_int, _THREADS]
+        attend.restype = linear.restype = candidates.restype = None
+        _ATTEND[dtype], _LINEAR[dtype], _CANDIDATES[dtype] = attend, linear, candidates
     return lib
 
 
@@ -97,6 +99,27 @@ def linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
     _LINEAR[x.dtype](x.data_ptr(), matrices, offsets, (_POINTER * len(outputs))(*[y.data_ptr() for y in outputs]), columns,
                      len(outputs), x.numel() // depth, depth, stride, torch.get_num_threads())
     return outputs
+
+
+def candidates(logits: Tensor, k: int, room: int, normalise: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The k most likely tokens of each row, and those tied with the k-th.
+
+    Args:
+        logits: [rows, vocab], float32 or bfloat16, rows contiguous; k <= vocab.
+        room: candidates a row may have.
+        normalise: also sum the exponentials.
+
+    Returns:
+        normalisers [rows] float32: log of the sum of exponentials, or the largest logit where ``normalise`` is off; NaN or
+        infinite where the logits are. Then scores [rows, room] float32, most likely first, ties by id, -inf where there is
+        no more; and ids [rows, room] int64. Both are None where more tie than there is room for.
+    """
+    rows, vocab = logits.shape
+    normalisers, scores = torch.empty(rows), torch.empty(rows, room)
+    ids, counts = torch.empty(rows, room, dtype=torch.int64), torch.empty(rows, dtype=torch.int64)
+    _CANDIDATES[logits.dtype](logits.data_ptr(), rows, vocab, logits.stride(0), k, room, normalisers.data_ptr(),
+                              scores.data_ptr(), ids.data_ptr(), counts.data_ptr(), normalise, torch.get_num_threads())
+    return (normalisers, scores, ids) if int(counts.max()) <= room else (normalisers, None, None)
 
 
 @lru_cache(maxsize=4096)

@@ -6,6 +6,7 @@ from collections.abc import Sequence as Rows
 from typing import NamedTuple
 
 import torch
+from leapgen_kernels import cpu
 from torch import Tensor
 
 from leapgen.config import SamplingConfig
@@ -45,25 +46,34 @@ def sample(logits: Tensor, lengths: Rows[int], sequences: Rows[Sequence]) -> Sam
     Raises:
         NonFiniteLogitsError: names the first path and position concerned.
     """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    normalisers = logits.logsumexp(dim=-1)
+    groups = _rows_by_config(sequences)
+    candidates = None
+    if len(groups) == 1 and _kernel_serves(logits, groups[0][0], lengths, sequences):
+        k = groups[0][0].top_k
+        normalisers, *candidates = cpu.candidates(logits, k, k + TIE_SLACK, normalise=groups[0][0].logprobs)
+    if candidates is None or candidates[0] is None:  # rare: more tokens tie with the k-th than there is room for
+        candidates = None
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        normalisers = logits.logsumexp(dim=-1)
     finite = normalisers.isfinite()
     if not finite.all():
         row = int((~finite).nonzero()[0])
         raise NonFiniteLogitsError(sequences[row].stream.path, lengths[row])
     draws = uniforms([s.stream for s in sequences], lengths)
     tokens = torch.empty(len(sequences), dtype=torch.int64, device=logits.device)
-    sampling_logprobs = torch.zeros(len(sequences), dtype=logits.dtype, device=logits.device)
-    for config, rows in _rows_by_config(sequences):
+    sampling_logprobs = torch.zeros(len(sequences), dtype=normalisers.dtype, device=logits.device)
+    for config, rows in groups:
+        uniform = torch.from_numpy(draws[rows]).to(logits.device)
+        if candidates is not None:
+            tokens, sampling_logprobs = _draw_from(*candidates, config, uniform)
+            break
         index = torch.tensor(rows, device=logits.device)
         scores = _processed(logits[index], config, [lengths[r] for r in rows], [sequences[r] for r in rows])
-        drawn, logprobs = draw(scores, config, torch.from_numpy(draws[rows]).to(logits.device))
-        tokens[index] = drawn
-        sampling_logprobs[index] = logprobs
+        tokens[index], sampling_logprobs[index] = draw(scores, config, uniform)
     if not sampling_logprobs.isfinite().all():
         row = int((~sampling_logprobs.isfinite()).nonzero()[0])
         raise NonFiniteLogitsError(sequences[row].stream.path, lengths[row], processed=True)
-    logprobs = logits.gather(1, tokens[:, None])[:, 0] - normalisers
+    logprobs = logits.gather(1, tokens[:, None])[:, 0].to(normalisers.dtype) - normalisers
     asked = [s.sampling.logprobs for s in sequences]
     return Sampled(tokens.tolist(), [p if a else None for p, a in zip(logprobs.tolist(), asked, strict=True)],
                    [p if a else None for p, a in zip(sampling_logprobs.tolist(), asked, strict=True)])
@@ -110,7 +120,19 @@ def draw(scores: Tensor, config: SamplingConfig, uniform: Tensor) -> tuple[Tenso
     if config.temperature == 0:
         best, tokens = scores.max(dim=-1)
         return tokens, best - best  # log 1, and NaN where there is no best
-    candidates, ids = _candidates(scores, config)
+    return _draw_from(*_candidates(scores, config), config, uniform)
+
+
+def _kernel_serves(logits: Tensor, config: SamplingConfig, lengths: Rows[int], sequences: Rows[Sequence]) -> bool:
+    """Whether the most likely tokens are all that is needed, of the logits as they are."""
+    return (cpu.serves(logits) and logits.stride(1) == 1 and config.temperature > 0 and config.top_k is not None
+            and config.top_k + TIE_SLACK < logits.shape[1]
+            and config.repetition_penalty == 1.0 and not config.logits_processors
+            and all(length >= s.min_length or not s.stop_tokens for length, s in zip(lengths, sequences, strict=True)))
+
+
+def _draw_from(candidates: Tensor, ids: Tensor | None, config: SamplingConfig, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """The draw among candidates [rows, candidates] with token ids like them, or all in vocabulary order."""
     candidates = candidates / config.temperature
     if config.top_k is not None and config.top_k < candidates.shape[1]:
         candidates = candidates.masked_fill(candidates < candidates[:, config.top_k - 1, None], -torch.inf)
@@ -126,7 +148,7 @@ def draw(scores: Tensor, config: SamplingConfig, uniform: Tensor) -> tuple[Tenso
     chosen = torch.searchsorted(cumulative, target, right=True).clamp_max(cumulative.shape[1] - 1)
     kept = weights.gather(1, chosen)
     tokens = chosen if ids is None else ids.gather(1, chosen)
-    return tokens[:, 0], (kept / cumulative[:, -1:]).log()[:, 0].to(scores.dtype)
+    return tokens[:, 0], (kept / cumulative[:, -1:]).log()[:, 0].to(candidates.dtype)
 
 
 def _candidates(scores: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor | None]:
