@@ -19,6 +19,7 @@ template <>
 struct Steps<float> {
   static constexpr int64_t width = kLanes;
   INLINED static Vector part(const float* w, int) { return load(w); }
+  INLINED static void put(float* out, const Vector* parts) { save(out, parts[0]); }
 };
 
 template <>
@@ -31,6 +32,15 @@ struct Steps<BFloat16> {
     Vector v;
     std::memcpy(&v, &bits, sizeof v);
     return v;
+  }
+  INLINED static void put(BFloat16* out, const Vector* parts) {  // what part() takes apart, rounded
+    const IntVector bits = (rounded(parts[0]) >> 16 & 0xffff) | (rounded(parts[1]) & static_cast<int32_t>(0xffff0000));
+    std::memcpy(out, &bits, sizeof bits);
+  }
+  INLINED static IntVector rounded(Vector v) {  // to nearest, ties to even; the upper halves count
+    IntVector bits;
+    std::memcpy(&bits, &v, sizeof bits);
+    return v == v ? bits + 0x7fff + (bits >> 16 & 1) : IntVector{} + 0x7fc00000;
   }
 };
 

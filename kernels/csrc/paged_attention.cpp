@@ -116,7 +116,13 @@ FOR_EVERY_CPU void end_token(const Step<T>& step, int64_t t, const State& state)
     for (int64_t i = 0; i < kLanes; ++i) norm += state.norms[row * kLanes + i];
     const float *sums = state.sums.data() + row * vd, inverse = 1.0f / norm;
     T* out = step.output + (t * step.heads + head) * step.value_dim;
-    for (int64_t d = 0; d < step.value_dim; ++d) from_float(sums[place<T>(d)] * inverse, out + d);
+    int64_t d = 0;
+    for (; d + Steps<T>::width <= step.value_dim; d += Steps<T>::width) {
+      Vector parts[2];
+      for (int p = 0; p < Steps<T>::width / kLanes; ++p) parts[p] = load(sums + d + p * kLanes) * inverse;
+      Steps<T>::put(out + d, parts);
+    }
+    for (; d < step.value_dim; ++d) from_float(sums[place<T>(d)] * inverse, out + d);
   }
 }
 

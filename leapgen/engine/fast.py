@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 logger = logging.getLogger(__name__)
 
 WORTH_COMPILING = 50_000_000  # parameters: compiling takes seconds, whatever the size
+WARM_UP_SIZES = (7, 64, 5, 7)  # tokens: odd, a multiple of every vector, odd again; the last is what must not compile anew
 
 
 class FastModules:
@@ -33,9 +34,9 @@ class FastModules:
     """
 
     def __init__(self, model: PreTrainedModel, compile: bool) -> None:
-        self.compiled = False
         self.compile_seconds = 0.0
         self._calls: dict[nn.Module, Callable[..., Any]] = {}
+        self._layers: list[CompiledLayer] = []
         if not _on_cpu(model):
             return
         layers = _decoder_layers(model) if compile else []
@@ -44,26 +45,34 @@ class FastModules:
             if type(module) is nn.Linear and module not in inside and _plain(module) and _kernel_serves(module.weight):
                 self._calls[module] = _linear_call(module)
         for layer in layers:
-            self._calls[layer] = torch.compile(layer._call_impl, backend=_backend, fullgraph=True, dynamic=True)
-        self.compiled = bool(layers)
+            self._layers.append(CompiledLayer(layer))
+            self._calls[layer] = self._layers[-1]
 
-    def warm_up(self, run: Callable[[int], object]) -> None:
+    @property
+    def compiled(self) -> bool:
+        return bool(self._layers)
+
+    def warm_up(self, run: Callable[[int], Tensor]) -> None:
         """Compiles now, by running steps of some sizes; where that fails the layers stay as they are, and the log says why.
 
         Args:
-            run: runs a step of that many tokens which touches no sequence.
+            run: runs a step of that many tokens which touches no sequence, and returns its logits.
         """
-        if not self.compiled:
+        if not self._layers:
             return
         began = time.perf_counter()
         try:
-            with torch._dynamo.config.patch(recompile_limit=256, accumulated_recompile_limit=4096):
-                for tokens in (7, 5):
-                    run(tokens)
+            with torch._dynamo.config.patch(recompile_limit=256, accumulated_recompile_limit=4096, specialize_float=True):
+                before = [run(tokens) for tokens in WARM_UP_SIZES]
+            for layer in self._layers:
+                layer.shorten()
+            after = [run(tokens) for tokens in WARM_UP_SIZES]
+            if not all(map(torch.equal, before, after)):
+                raise RuntimeError("compiled layers gave other results when called directly")
         except Exception as error:  # whatever a compiler may say: the model can be served without it
             logger.warning("the decoder layers are not compiled, steps are slower: %s", error)
-            self._calls = {m: call for m, call in self._calls.items() if type(m) is nn.Linear}
-            self.compiled = False
+            self._calls = {module: call for module, call in self._calls.items() if not isinstance(call, CompiledLayer)}
+            self._layers = []
         else:
             self.compile_seconds = time.perf_counter() - began
             logger.info("compiled the decoder layers in %.1f s; the next start takes them from torch's cache",
@@ -114,10 +123,67 @@ def _linear_call(module: nn.Linear) -> Callable[[Tensor], Tensor]:
     return call
 
 
-def _backend(graph: GraphModule, inputs: list[Any]) -> Callable[..., Any]:
-    """Inductor, with linear layers on our kernel; those that read the same input go in one call."""
-    from torch._inductor.compile_fx import compile_fx
+class CompiledLayer:
+    """A decoder layer, compiled.
 
+    Dynamo checks at every call whether a graph still fits, which takes longer than a small layer computes. Once one graph
+    has served the layer at every size of the warm-up, ``shorten`` calls that graph directly, with the layer's weights.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        self._layer = layer
+        self._checked = torch.compile(layer._call_impl, backend=_compile, fullgraph=True, dynamic=True)
+        self._direct: Callable[..., Any] | None = None
+        self._served: list[Graph | None] = []  # by which graph each call was, None where its output is not the layer's
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._direct is not None:
+            return self._direct(args, kwargs)
+        Graph.last = None
+        output = self._checked(*args, **kwargs)
+        graph = Graph.last
+        self._served.append(graph if graph is not None and len(graph.output) == 1 and graph.output[0] is output else None)
+        return output
+
+    def shorten(self) -> None:
+        graph = self._served[-1]
+        if graph is not None and all(one is graph for one in self._served[1:]):
+            self._direct = graph.call_with(self._layer)
+
+
+class Graph:
+    """What dynamo captured of a layer, compiled by inductor with linear layers on our kernel."""
+
+    last: Graph | None = None  # the graph that dynamo chose for the newest call
+
+    def __init__(self, module: GraphModule, inputs: list[Any]) -> None:
+        from torch._inductor.compile_fx import compile_fx
+
+        self.sources = [node._dynamo_source.name for node in module.graph.nodes if node.op == "placeholder"]
+        _use_linear_kernel(module)
+        self._run = compile_fx(module, inputs, config_patches={"size_asserts": False})
+        self.output: tuple[Any, ...] = ()
+
+    def __call__(self, *inputs: Any) -> tuple[Any, ...]:
+        self.output = self._run(*inputs)
+        Graph.last = self
+        return self.output
+
+    def call_with(self, layer: nn.Module) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
+        """The graph as a function of a call's arguments, the layer's own parameters and buffers filled in."""
+        own = {source: eval(source, {"L": {"self": layer}}) for source in self.sources if source.startswith("L['self']")}
+        names = list(own)
+        inputs = [f"own[{names.index(source)}]" if source in own
+                  else source.replace("L['args']", "args").replace("L['kwargs']", "kwargs") for source in self.sources]
+        return eval(f"lambda args, kwargs: run({', '.join(inputs)})[0]", {"run": self._run, "own": list(own.values())})
+
+
+def _compile(graph: GraphModule, inputs: list[Any]) -> Graph:
+    return Graph(graph, inputs)
+
+
+def _use_linear_kernel(graph: GraphModule) -> None:
+    """Linear layers that read the same input become one call of the kernel."""
     groups: dict[Node, list[tuple[Node, Node, Node | None]]] = {}
     for node in graph.graph.nodes:
         if node.op == "call_function" and node.target is torch._C._nn.linear:
@@ -133,7 +199,6 @@ def _backend(graph: GraphModule, inputs: list[Any]) -> Callable[..., Any]:
             node.replace_all_uses_with(output)
             graph.graph.erase_node(node)
     graph.recompile()
-    return compile_fx(graph, inputs, config_patches={"size_asserts": False})
 
 
 def _is_parameter(node: object) -> bool:

@@ -80,11 +80,11 @@ class Runner:
                 logits_to_keep=torch.from_numpy(rows).to(device))
         return output.logits[0]
 
-    def _run_padding(self, tokens: int) -> None:
-        """A step of nobody's tokens: every layer runs, no page is touched."""
+    def _run_padding(self, tokens: int) -> Tensor:
+        """Logits [2, vocab] of a step of nobody's tokens: every layer runs, no page is touched."""
         plan = StepPlan.build(self.cache, [], [], [])
         plan.positions = np.arange(tokens)
-        self.run([0] * tokens, plan, np.arange(2))
+        return self.run([0] * tokens, plan, np.arange(2))
 
     @contextmanager
     def _paged_attention(self) -> Iterator[None]:
