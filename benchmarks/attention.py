@@ -14,10 +14,10 @@ from pathlib import Path
 
 import machine
 import torch
+from leapgen_kernels import cpu
 
 from leapgen.engine.cache import KVCache, LayerSpec
 from leapgen.engine.plan import StepPlan
-from leapgen_kernels import cpu
 
 
 def main() -> None:

@@ -1,89 +1,54 @@
-"""Plain parallel decoding: this engine against transformers ``generate``, same model, sampling, tokens and threads.
+"""Plain parallel decoding: tokens a second beside other engines, same model, sampling, number of tokens and threads.
 
-    python benchmarks/decode.py --n 8 --steps 64 --dtype float32 --json benchmarks/results/decode.json
+    python benchmarks/decode.py --model smollm2 --n 32 --steps 512 --json benchmarks/results/decode-32-512.json \\
+        --systems leapgen transformers@float32 vllm@float32=peers/vllm/bin/python openvino@float32=peers/openvino/bin/python
 
-Systems take turns in one run; medians and the ratio are printed, with the machine beside them. EOS is ignored.
+Engines take turns in one run after a warm-up each; medians and ratios are printed, with the machine beside them. Each engine
+may have the dtype that is fastest for it on the machine (NAME@DTYPE). ``setup_peers.sh`` makes the environments and the model.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
-import time
-from pathlib import Path
 
-import torch
-import transformers
-
-from leapgen import SamplingConfig
-from leapgen.demo import load_smollm2
-
-PROMPT = ("Explain, step by step and in plain words, how a bicycle stays upright while it is moving, which forces act "
-          "on it, and what the rider does without noticing. Then give one experiment a child could do at home to see it.")
-
-
-def machine() -> dict[str, str | int]:
-    """What the figures were measured on."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        name = names[0] if names else name
-    return {"cpu": name, "threads": torch.get_num_threads(), "instructions": torch.backends.cpu.get_cpu_capability(),
-            "torch": torch.__version__, "transformers": transformers.__version__}
+import machine
+from systems import System, add_arguments
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--n", type=int, default=8)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    parser.add_argument("--n", type=int, default=32)
     parser.add_argument("--steps", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    n, steps = arguments.n, arguments.steps
-
-    generator = load_smollm2(dtype=getattr(torch, arguments.dtype))
-    model, prompt = generator.model, generator.tokenizer.encode(PROMPT)
-    sampling = SamplingConfig(temperature=0.6, top_k=40, top_p=0.95, logprobs=False)
-
-    def ours() -> int:
-        output = generator.generate(prompt, n=n, leap=False, sampling=sampling, max_new_tokens=steps,
-                                    force_answer=False, ignore_eos=True)
-        return output.ledger.decoded
-
-    def theirs() -> int:
-        ids = torch.tensor([prompt])
-        output = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=0.6, top_k=40,
-                                top_p=0.95, num_return_sequences=n, min_new_tokens=steps, max_new_tokens=steps,
-                                pad_token_id=0)
-        return n * (output.shape[1] - len(prompt))
-
-    systems = {"leapgen": ours, "transformers generate": theirs}
-    seconds: dict[str, list[float]] = {name: [] for name in systems}
-    for round_index in range(arguments.rounds + 1):  # the first is warm-up
-        for name, run in systems.items():
-            began = time.perf_counter()
-            tokens = run()
-            if round_index:
-                seconds[name].append(time.perf_counter() - began)
-            assert tokens == n * steps, f"{name} made {tokens} tokens instead of {n * steps}"
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    ratio = medians["transformers generate"] / medians["leapgen"]
-    floor = sum(p.numel() * p.element_size() for p in model.parameters())
-    result = {"machine": machine(), "n": n, "steps": steps, "prompt_tokens": len(prompt), "dtype": arguments.dtype,
-              "tokens_per_second": {name: n * steps / value for name, value in medians.items()},
-              "seconds": seconds, "speedup": ratio, "weight_bytes": floor}
-    print(f"{result['machine']}\nSmolLM2-135M {arguments.dtype}, n={n}, {len(prompt)}-token prompt, {steps} steps")
-    print(f"leapgen is {ratio:.2f}x transformers generate")
+    parser.add_argument("--prompt", type=int, default=60, help="tokens")
+    a = parser.parse_args()
+    prompt = [(7 + 37 * i) % 40000 for i in range(a.prompt)]
+    systems = [System.start(spec, a.model, a.dtype, a.threads) for spec in a.systems]
+    seconds: dict[str, list[float]] = {f"{s.name} {s.dtype}": [] for s in systems}
+    for turn in range(-1, a.rounds):
+        for system, times in zip(systems, seconds.values(), strict=True):
+            steps = a.steps if turn >= 0 else min(a.steps, 16)
+            _, taken = system.generate([prompt], a.n, steps)
+            if turn >= 0:
+                times.append(taken)
+    for system in systems:
+        system.stop()
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    ours = next(iter(medians.values()))
+    result = {"n": a.n, "steps": a.steps, "prompt_tokens": a.prompt,
+              "times_as_fast": {name: value / ours for name, value in medians.items()},
+              "tokens_per_second": {name: a.n * a.steps / value for name, value in medians.items()},
+              "milliseconds_a_step": {name: 1000 * value / a.steps for name, value in medians.items()},
+              "seconds": seconds}
+    print(f"{a.model}, n={a.n}, {a.steps} steps after {a.prompt} tokens, {machine.description()}")
+    print(f"{'':28}{'ratio':>7}{'tokens/s':>10}{'ms a step':>11}")
     for name, value in medians.items():
-        print(f"  {name:24} {n * steps / value:8.1f} tokens/s   {1000 * value / steps:7.1f} ms a step")
-    print(f"  floor: {floor / 1e6:.0f} MB of weights are read at every step")
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        print(f"  {name:26}{value / ours:7.2f}{a.n * a.steps / value:10.1f}{1000 * value / a.steps:11.1f}")
+    if a.json:
+        a.json.parent.mkdir(parents=True, exist_ok=True)
+        a.json.write_text(json.dumps({"machine": machine.description(), **result}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ namespace leapgen {
 namespace {
 
 constexpr int64_t kCacheFloats = 48 * 1024;  // of x kept in the second-level cache while rows of W pass by
+constexpr int64_t kDots = 96;                // rows of x whose dot products with some rows of W are held at a time
 constexpr int64_t kMany = 4;                 // blocks of dot products that share one set of rows of W
 constexpr int64_t kWiden = 9;                // from this many rows of x on, bfloat16 rows of W are widened once for all
 
@@ -32,22 +33,36 @@ FOR_EVERY_CPU void arrange(const Job<T>& job, int64_t whole, float* out) {
   for (int64_t r = 0; r < job.rows; ++r) widen(job.x + r * job.x_stride, whole, out + r * whole);
 }
 
-// A function of its own, so that the compiler has all registers for the inner loop.
-template <typename W, int R, int F, typename N>
-FOR_EVERY_CPU void dots_of(const float* x, int64_t x_stride, const W* const* w, int64_t depth, const N* const* next,
+// dots[r * kColumns + c] = x row r . W row c for all of `rows` rows of x. The next rows of W are asked for meanwhile: by the
+// first of a few blocks of dot products as it goes along, or a share before each of many, for only some twenty requests can
+// be under way at once. A function of its own, so that the compiler has all registers for the inner loop.
+template <typename W, typename N>
+FOR_EVERY_CPU void dots_of(int64_t rows, const float* x, int64_t x_stride, const W* const* w, int64_t depth, const N* next,
                            float* dots) {
-  dot_block<W, R, F>(x, x_stride, w, depth, next, dots);
-}
-
-template <typename W, int F, typename N>
-INLINED void dots_of(int64_t rows, const float* x, int64_t x_stride, const W* const* w, int64_t depth,
-                     const N* const* next, float* dots) {
-  if (rows == 3) {
-    dots_of<W, 3, F>(x, x_stride, w, depth, next, dots);
-  } else if (rows == 2) {
-    dots_of<W, 2, F>(x, x_stride, w, depth, next, dots);
-  } else {
-    dots_of<W, 1, F>(x, x_stride, w, depth, next, dots);
+  const int64_t blocks = (rows + kRows - 1) / kRows, bytes = kColumns * depth * sizeof(N);
+  const int64_t share = blocks < kMany ? 0 : (bytes / blocks + 63) / 64;
+  const char* ahead = reinterpret_cast<const char*>(next);
+  int64_t row = 0;
+  if (!share) {
+    if (rows >= 3) {
+      dot_block<W, 3, 1>(x, x_stride, w, depth, &next, dots);
+      row = 3;
+    } else if (rows == 2) {
+      dot_block<W, 2, 1>(x, x_stride, w, depth, &next, dots);
+      return;
+    } else {
+      dot_block<W, 1, 1>(x, x_stride, w, depth, &next, dots);
+      return;
+    }
+  }
+  for (; row + kRows <= rows; row += kRows) {
+    for (int64_t line = 0; line < share; ++line, ahead += 64) __builtin_prefetch(ahead, 0, 2);
+    dot_block<W, 3, 0>(x + row * x_stride, x_stride, w, depth, &next, dots + row * kColumns);
+  }
+  if (rows - row == 2) {
+    dot_block<W, 2, 0>(x + row * x_stride, x_stride, w, depth, &next, dots + row * kColumns);
+  } else if (rows - row == 1) {
+    dot_block<W, 1, 0>(x + row * x_stride, x_stride, w, depth, &next, dots + row * kColumns);
   }
 }
 
@@ -68,24 +83,15 @@ FOR_EVERY_CPU void multiply(const Job<T>& job, const float* x, int64_t x_stride,
       if (widened) {
         for (int64_t c = 0; c < kColumns; ++c) widen(w[c], whole, wide + c * whole);
       }
-      const T* next[1] = {job.w[i] + std::max<int64_t>(std::min(column + kColumns, columns - kColumns), 0) * job.depth};
-      // The next rows of W are asked for while these are worked on: by the first of a few blocks of dot products as it goes
-      // along, or a share before each of many, for only some twenty requests can be under way at once.
-      const int64_t blocks = (block_end - block_start + kRows - 1) / kRows;
-      const int64_t lines = kColumns * job.depth * sizeof(T) / 64, share = blocks < kMany ? 0 : lines / blocks + 1;
-      const char* ahead = reinterpret_cast<const char*>(next[0]);
-      for (int64_t row = block_start; row < block_end; row += kRows) {
-        const int64_t count = std::min(kRows, block_end - row);
+      const T* next = job.w[i] + std::max<int64_t>(std::min(column + kColumns, columns - kColumns), 0) * job.depth;
+      for (int64_t row = block_start; row < block_end; row += kDots) {
+        const int64_t count = std::min(kDots, block_end - row);
         const float* rows = x + row * x_stride;
-        float dots[kRows * kColumns];
-        for (int64_t line = 0; line < share; ++line, ahead += 64) __builtin_prefetch(ahead, 0, 2);
-        const bool asks = row == block_start && !share;
+        float dots[kDots * kColumns];
         if (widened) {
-          asks ? dots_of<float, 1>(count, rows, x_stride, wide_rows, whole, next, dots)
-               : dots_of<float, 0>(count, rows, x_stride, wide_rows, whole, next, dots);
+          dots_of(count, rows, x_stride, wide_rows, whole, next, dots);
         } else {
-          asks ? dots_of<T, 1>(count, rows, x_stride, w, whole, next, dots)
-               : dots_of<T, 0>(count, rows, x_stride, w, whole, next, dots);
+          dots_of(count, rows, x_stride, w, whole, next, dots);
         }
         const int64_t width = std::min(kColumns, last - column);
         for (int64_t r = 0; r < count; ++r) {

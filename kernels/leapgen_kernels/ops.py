@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from leapgen_kernels import cpu
 from torch import Tensor
+
+from leapgen_kernels import cpu
 
 _LIBRARY = torch.library.Library("leapgen", "DEF")
 _LIBRARY.define("paged_attention(Tensor query, Tensor key, Tensor value, Tensor plan, float scaling, "
