@@ -10,8 +10,8 @@ cpu_kernels = Extension(
     language="c++",
     # Sums stay in the order they are written in: a result must not depend on what is computed beside it. Python's own
     # -fwrapv makes the linear layers a third slower, and so does an inner loop that straddles cache lines.
-    extra_compile_args=["-O3", "-fno-wrapv", "-falign-loops=64", "-std=c++17", "-fopenmp", "-fno-math-errno", "-fno-trapping-math",
-                        "-ffp-contract=fast", "-fvisibility=hidden", "-Wno-psabi"],
+    extra_compile_args=["-O3", "-fno-wrapv", "-falign-loops=64", "-std=c++17", "-fopenmp", "-fno-math-errno",
+                        "-fno-trapping-math", "-ffp-contract=fast", "-fvisibility=hidden", "-Wno-psabi"],
     extra_link_args=["-fopenmp"],
     optional=True,
 )

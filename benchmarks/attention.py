@@ -65,7 +65,8 @@ def main() -> None:
             torch.nn.functional.scaled_dot_product_attention(dense_query, keys, values, enable_gqa=True)
 
     copied = 1 << 28
-    systems = {"kernel": attention(a.length, 0), "sdpa": sdpa, "copy": machine.copier(copied), "read": machine.reader(copied),
+    systems = {"kernel": attention(a.length, 0), "sdpa": sdpa,
+               "copy": machine.copier(copied), "read": machine.reader(copied),
                f"kernel, {a.shared} + 16 tokens": attention(a.shared + 16, 0),
                f"kernel, {a.shared} + 16 tokens, {a.shared} shared": attention(a.shared + 16, a.shared)}
     times = machine.interleaved(systems, a.rounds, warm_up=2)

@@ -3,8 +3,9 @@
     python benchmarks/decode.py --model smollm2 --n 32 --steps 512 --json benchmarks/results/decode-32-512.json \\
         --systems leapgen transformers@float32 vllm@float32=peers/vllm/bin/python openvino@float32=peers/openvino/bin/python
 
-Engines take turns in one run after a warm-up each; medians and ratios are printed, with the machine beside them. Each engine
-may have the dtype that is fastest for it on the machine (NAME@DTYPE). ``setup_peers.sh`` makes the environments and the model.
+Engines take turns in one run after a warm-up each; medians and ratios are printed, with the machine beside them. Each
+engine may have the dtype that is fastest for it on the machine (NAME@DTYPE). ``setup_peers.sh`` makes the environments and
+the model.
 """
 
 from __future__ import annotations

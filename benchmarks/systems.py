@@ -27,8 +27,9 @@ class System:
     def start(cls, spec: str, folder: str, dtype: str, threads: int) -> System:
         name, _, python = spec.partition("=")
         name, _, own_dtype = name.partition("@")
-        log = tempfile.TemporaryFile("w+")
-        command = [python or sys.executable, str(WORKER), name, folder, "--dtype", own_dtype or dtype, "--threads", str(threads)]
+        log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the worker is
+        command = [python or sys.executable, str(WORKER), name, folder,
+                   "--dtype", own_dtype or dtype, "--threads", str(threads)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
         system = cls(name, own_dtype or dtype, process, log)
         system._read()
@@ -42,6 +43,15 @@ class System:
         answer = self._read()
         self.process.send_signal(signal.SIGSTOP)  # some engines' idle threads spin, at the expense of whose turn it is
         return answer["tokens"], answer["seconds"]
+
+    def leap(self, prompt: list[int], n: int, work: dict, kind: str = "leap") -> dict:
+        """The LeaP workload of ``leap.py``: seconds, the paths' lengths and how many prompt tokens were handed over."""
+        self.process.send_signal(signal.SIGCONT)
+        request = {"prompt": prompt, "n": n, "leap": work, "kind": kind}
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        answer = self._read()
+        self.process.send_signal(signal.SIGSTOP)
+        return answer
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGCONT)
@@ -57,7 +67,7 @@ class System:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help="folder of a transformers model; FOLDER-openvino beside it for OpenVINO")
+    parser.add_argument("--model", required=True, help="folder of a model; FOLDER-openvino beside it for OpenVINO")
     parser.add_argument("--systems", nargs="+", default=["leapgen", "transformers"], metavar="NAME[@DTYPE][=PYTHON]")
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--threads", type=int, default=2)

@@ -2,9 +2,9 @@
 
     {"prompts": [[1, 2, 3]], "copies": 32, "steps": 64}  ->  {"seconds": 1.5, "tokens": [[...], ...]}
 
-Prompts are token ids, each continued by ``copies`` samples of exactly ``steps`` tokens: temperature 0.6, top-k 40, top-p 0.95,
-ends of text ignored. Run by ``systems.py`` with the Python of the engine's own environment; nothing of leapgen is needed for
-the others.
+Prompts are token ids, each continued by ``copies`` samples of exactly ``steps`` tokens: temperature 0.6, top-k 40, top-p
+0.95, ends of text ignored. With "leap" in the request the workload is LeaP's, see ``leap.py``. Run by ``systems.py`` with
+the Python of the engine's own environment; nothing of leapgen is needed for the others.
 """
 
 from __future__ import annotations
@@ -21,17 +21,23 @@ Generate = Callable[[Tokens, int, int], Tokens]
 CONTEXT = 8192
 
 
-def leapgen(folder: str, dtype: str, threads: int) -> Generate:
+def leapgen_engine(folder: str, dtype: str, threads: int):
     import torch
     from transformers import AutoModelForCausalLM
 
-    from leapgen import EngineConfig, SamplingConfig
+    from leapgen import EngineConfig
     from leapgen.engine import Engine
-    from leapgen.engine.stream import Stream
 
     torch.set_num_threads(threads)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
-    engine = Engine(model, EngineConfig(kv_cache_bytes=4 << 30))
+    return Engine(model, EngineConfig(kv_cache_bytes=6 << 30))
+
+
+def leapgen(folder: str, dtype: str, threads: int) -> Generate:
+    from leapgen import SamplingConfig
+    from leapgen.engine.stream import Stream
+
+    engine = leapgen_engine(folder, dtype, threads)
     sampling = SamplingConfig(temperature=0.6, top_k=40, top_p=0.95, logprobs=False)
 
     def generate(prompts: Tokens, copies: int, steps: int) -> Tokens:
@@ -107,22 +113,111 @@ def openvino(folder: str, dtype: str, threads: int) -> Generate:
     return generate
 
 
+def leap_by_text(generate: Generate, prompt: list[int], n: int, work: dict) -> tuple[Tokens, dict]:
+    """LeaP as published: at every turn each path's whole text is a new prompt."""
+    paths, computed = [list(prompt) for _ in range(n)], 0
+
+    def turn(steps: int) -> Tokens:
+        nonlocal computed
+        computed += sum(map(len, paths))
+        new = generate([list(p) for p in paths], 1, steps)
+        for path, tokens in zip(paths, new, strict=True):
+            path += tokens
+        return new
+
+    for block in range(work["rounds"]):
+        turn(work["interval"])
+        if block < work["rounds"] - 1:
+            for path in paths:
+                path += work["trigger"]
+            summaries = turn(work["summary"])
+            for i, path in enumerate(paths):
+                path += work["close"] + comments(summaries, i, work)
+    return paths, {"prompt_tokens": computed}
+
+
+def comments(summaries: Tokens, receiver: int, work: dict) -> list[int]:
+    """What a path is sent: the next peers' summaries, each behind a header. Which ones they are takes no time here."""
+    peers = [summaries[(receiver + 1 + k) % len(summaries)] for k in range(work["top_k"])]
+    return work["open"] + [token for peer in peers for token in work["header"] + peer] + work["nudge"]
+
+
+def leap_on_live_sequences(folder: str, dtype: str, threads: int):
+    """LeaP by the engine's verbs, and plain decoding of as many tokens with one prefill of as many injected ones."""
+    from leapgen import SamplingConfig
+    from leapgen.engine.stream import Stream
+
+    engine = leapgen_engine(folder, dtype, threads)
+    sampling = SamplingConfig(temperature=0.6, top_k=40, top_p=0.95, logprobs=False)
+
+    def start(prompt: list[int], n: int, limit: int) -> list:
+        first = engine.add(prompt, sampling, stream=Stream(0, 0), limit=limit)
+        return [first, *(engine.fork(first, stream=Stream(0, i)) for i in range(1, n))]
+
+    def finish() -> None:
+        while engine.has_work:
+            engine.step()
+
+    def end(paths: list) -> tuple[Tokens, dict]:
+        ledger, tokens = paths[0].ledger, [p.tokens for p in paths]
+        for path in paths:
+            engine.release(path)
+        return tokens, {"prompt_tokens": ledger.prefilled}
+
+    def leap(prompt: list[int], n: int, work: dict) -> tuple[Tokens, dict]:
+        paths = start(prompt, n, len(prompt) + work["interval"])
+        for block in range(work["rounds"]):
+            finish()
+            if block < work["rounds"] - 1:
+                for path in paths:
+                    engine.extend(path, work["trigger"], limit=len(path) + len(work["trigger"]) + work["summary"])
+                finish()
+                summaries = [path.tokens[-work["summary"]:] for path in paths]
+                for i, path in enumerate(paths):
+                    sent = work["close"] + comments(summaries, i, work)
+                    engine.extend(path, sent, limit=len(path) + len(sent) + work["interval"])
+        return end(paths)
+
+    def plain(prompt: list[int], n: int, work: dict) -> tuple[Tokens, dict]:
+        blocks = work["rounds"] - 1
+        sent = blocks * (work["trigger"] + work["close"] + comments([[9] * work["summary"]] * n, 0, work))
+        own = work["rounds"] * work["interval"] + blocks * work["summary"]
+        paths = start(prompt, n, len(prompt) + own // 2)
+        finish()
+        for path in paths:
+            engine.extend(path, sent, limit=len(path) + len(sent) + own - own // 2)
+        finish()
+        return end(paths)
+
+    return {"leap": leap, "plain": plain}
+
+
 SYSTEMS = {"leapgen": leapgen, "transformers": transformers, "vllm": vllm, "openvino": openvino}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("system", choices=SYSTEMS)
+    parser.add_argument("system", choices=[*SYSTEMS, "leapgen-live"])
     parser.add_argument("folder")
     parser.add_argument("--dtype", required=True)
     parser.add_argument("--threads", type=int, required=True)
     arguments = parser.parse_args()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever the engine prints is no answer
-    generate = SYSTEMS[arguments.system](arguments.folder, arguments.dtype, arguments.threads)
+    options = arguments.folder, arguments.dtype, arguments.threads
+    live = leap_on_live_sequences(*options) if arguments.system == "leapgen-live" else {}
+    generate = None if live else SYSTEMS[arguments.system](*options)
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
+        if "leap" in request:
+            kind, work = request["kind"], request["leap"]
+            began = time.perf_counter()
+            tokens, counts = (live[kind](request["prompt"], request["n"], work) if live else
+                              leap_by_text(generate, request["prompt"], request["n"], work))
+            seconds = time.perf_counter() - began
+            print(json.dumps({"seconds": seconds, "lengths": [len(t) for t in tokens], **counts}), file=answers, flush=True)
+            continue
         began = time.perf_counter()
         tokens = generate(request["prompts"], request["copies"], request["steps"])
         seconds = time.perf_counter() - began

@@ -141,8 +141,8 @@ class EngineConfig:
         context_length: positions a sequence may have; ``None`` takes the model's own.
         kernels: use compiled kernels where they serve device and dtype; without, plain torch does everything.
         compile: compile the model's decoder layers at construction (seconds; torch keeps the result for the next start).
-            ``None`` does so for models of 50 million parameters and more. Needs ``kernels``, and on CPU a C++ compiler; where
-            compiling fails the log says so and steps run as they are.
+            ``None`` does so for models of 50 million parameters and more. Needs ``kernels``, and a C++ compiler on CPU;
+            where compiling fails the log says so and steps run as they are.
 
     Raises:
         ValueError: a value outside its range.

@@ -28,7 +28,8 @@ def library() -> ctypes.CDLL | None:
         return None
     lib = ctypes.CDLL(spec.origin)
     for dtype, name in DTYPES.items():
-        attend, linear, candidates = (getattr(lib, f"leapgen_{kernel}_{name}") for kernel in ("attend", "linear", "candidates"))
+        attend, linear, candidates = (
+            getattr(lib, f"leapgen_{kernel}_{name}") for kernel in ("attend", "linear", "candidates"))
         attend.argtypes = [*[_POINTER] * 6, *[_INT] * 5, _POINTER, _INT, _FLOAT, _FLOAT, _THREADS]
         linear.argtypes = [*[_POINTER] * 5, *[_INT] * 4, _THREADS]
         candidates.argtypes = [_POINTER, *[_INT] * 5, *[_POINTER] * 4, ctypes.c_int, _THREADS]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -121,5 +122,5 @@ def shared_segments(page_table: np.ndarray, kv_lengths: np.ndarray, page_size: i
             segments.append((level, first, last, page * page_size, end))
             level, page = level + 1, common
         cuts = [first, *(first + 1 + np.flatnonzero(between <= page)).tolist(), last]
-        stack.extend((level, start, end, page) for start, end in zip(cuts, cuts[1:]))
+        stack.extend((level, start, end, page) for start, end in pairwise(cuts))
     return np.array(segments, dtype=np.int64).reshape(-1, 5)
