@@ -5,8 +5,8 @@
 
 n paths, rounds of own tokens, after each round but the last a summary of every path, and the summaries of ``top-k`` peers
 sent to each. All counts are fixed, so every system does the same tokens' worth of work; texts are handed over as token ids,
-which spares the others tokenising and lets their prefix caches hit. ``leapgen-live`` is this engine by its verbs; ``leapgen`` is this
-engine used as the published code uses vLLM. ``plain`` decodes as many tokens with one prefill of as many injected ones.
+which spares the others tokenising and lets their prefix caches hit. ``leapgen-live`` is this engine by its verbs; ``leapgen``
+is this engine used as the published code uses vLLM. ``plain`` decodes as many tokens with one prefill of as many injected ones.
 """
 
 from __future__ import annotations
