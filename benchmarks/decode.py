@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from pathlib import Path
 
 import machine
 from systems import System, add_arguments
@@ -43,7 +44,7 @@ def main() -> None:
               "tokens_per_second": {name: a.n * a.steps / value for name, value in medians.items()},
               "milliseconds_a_step": {name: 1000 * value / a.steps for name, value in medians.items()},
               "seconds": seconds}
-    print(f"{a.model}, n={a.n}, {a.steps} steps after {a.prompt} tokens, {machine.description()}")
+    print(f"{Path(a.model).name}, n={a.n}, {a.steps} steps after {a.prompt} tokens, {machine.description()}")
     print(f"{'':28}{'ratio':>7}{'tokens/s':>10}{'ms a step':>11}")
     for name, value in medians.items():
         print(f"  {name:26}{value / ours:7.2f}{a.n * a.steps / value:10.1f}{1000 * value / a.steps:11.1f}")

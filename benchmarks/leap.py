@@ -5,8 +5,10 @@
 
 n paths, rounds of own tokens, after each round but the last a summary of every path, and the summaries of ``top-k`` peers
 sent to each. All counts are fixed, so every system does the same tokens' worth of work; texts are handed over as token ids,
-which spares the others tokenising and lets their prefix caches hit. ``leapgen-live`` is this engine by its verbs; ``leapgen``
-is this engine used as the published code uses vLLM. ``plain`` decodes as many tokens with one prefill of as many injected ones.
+which spares the others tokenising and lets their prefix caches hit.
+
+``leapgen-live`` is this engine by its verbs; ``leapgen`` is this engine used as the published code uses vLLM. ``plain``
+decodes as many tokens with one prefill of as many injected ones.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from pathlib import Path
 
 import machine
 from systems import System, add_arguments
@@ -44,13 +47,13 @@ def main() -> None:
     assert len({tuple(answer["lengths"]) for given in answers.values() for answer in given}) == 1, "unequal work"
     seconds = {name: statistics.median(answer["seconds"] for answer in given) for name, given in answers.items()}
     first = next(iter(seconds.values()))
-    print(f"{a.model}, n={a.n}, {a.rounds_of_leap} rounds of {a.interval}, summaries of {a.summary}, top-{a.top_k}, "
+    print(f"{Path(a.model).name}, n={a.n}, {a.rounds_of_leap} rounds of {a.interval}, summaries of {a.summary}, top-{a.top_k}, "
           f"{a.prompt}-token prompt, {machine.description()}")
     print(f"{'':34}{'ratio':>7}{'seconds':>9}{'prompt tokens':>15}")
     for name, value in seconds.items():
         print(f"  {name:32}{value / first:7.2f}{value:9.1f}{answers[name][0]['prompt_tokens']:15,}")
     if a.json:
-        settings = {k: v for k, v in vars(a).items() if k != "json"}
+        settings = {k: v for k, v in vars(a).items() if k not in ("json", "model", "systems")}
         a.json.parent.mkdir(parents=True, exist_ok=True)
         a.json.write_text(json.dumps({"machine": machine.description(), "settings": settings, "seconds": seconds,
                                       "answers": answers}, indent=1) + "\n")
