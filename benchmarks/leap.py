@@ -47,8 +47,8 @@ def main() -> None:
     assert len({tuple(answer["lengths"]) for given in answers.values() for answer in given}) == 1, "unequal work"
     seconds = {name: statistics.median(answer["seconds"] for answer in given) for name, given in answers.items()}
     first = next(iter(seconds.values()))
-    print(f"{Path(a.model).name}, n={a.n}, {a.rounds_of_leap} rounds of {a.interval}, summaries of {a.summary}, top-{a.top_k}, "
-          f"{a.prompt}-token prompt, {machine.description()}")
+    print(f"{Path(a.model).name}, n={a.n}, {a.rounds_of_leap} rounds of {a.interval}, summaries of {a.summary}, "
+          f"top-{a.top_k}, {a.prompt}-token prompt, {machine.description()}")
     print(f"{'':34}{'ratio':>7}{'seconds':>9}{'prompt tokens':>15}")
     for name, value in seconds.items():
         print(f"  {name:32}{value / first:7.2f}{value:9.1f}{answers[name][0]['prompt_tokens']:15,}")
