@@ -1,1 +1,1 @@
-"""Kernels for attention over paged KV. Each has a plain torch oracle in ``leapgen.engine.attention``."""
+"""Kernels for attention over paged KV, linear layers and sampling. Each is tested against plain torch in float64."""
