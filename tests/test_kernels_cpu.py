@@ -151,11 +151,16 @@ def test_padding_is_left_alone():
     assert torch.equal(tree.cache.keys[0], before)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+LINEAR = [(torch.float32, "float32"), (torch.bfloat16, "bfloat16"), (torch.bfloat16, "tiles_model"),
+          pytest.param(torch.bfloat16, "tiles", marks=pytest.mark.skipif(
+              cpu.library() is None or not cpu.library().leapgen_has_tiles(), reason="this machine has no matrix tiles (AMX)"))]
+
+
+@pytest.mark.parametrize(("dtype", "kernel"), LINEAR)
 @settings(max_examples=60)
 @given(rows=st.integers(1, 40), depth=st.integers(1, 90), columns=st.lists(st.integers(1, 40), min_size=1, max_size=3),
        bias=st.booleans(), strided=st.booleans(), threads=st.integers(1, 3))
-def test_linear_is_a_matrix_product(dtype, rows, depth, columns, bias, strided, threads):
+def test_linear_is_a_matrix_product(dtype, kernel, rows, depth, columns, bias, strided, threads):
     """Would catch: edges of blocks, tails of the sum, a bias of another matrix, two threads in one scratch buffer."""
     generator = torch.Generator().manual_seed(rows * 1000 + depth)
 
@@ -167,7 +172,7 @@ def test_linear_is_a_matrix_product(dtype, rows, depth, columns, bias, strided, 
     biases = [normal(c) if bias else None for c in columns]
     torch.set_num_threads(threads)
     try:
-        outputs = cpu.linear(x, weights, biases)
+        outputs = cpu.linear(x, weights, biases, getattr(cpu.library(), f"leapgen_linear_{kernel}"))
     finally:
         torch.set_num_threads(1)
     for output, weight, offset in zip(outputs, weights, biases, strict=True):
@@ -178,14 +183,15 @@ def test_linear_is_a_matrix_product(dtype, rows, depth, columns, bias, strided, 
         assert (error <= depth * 2**-24 * scale + (2**-8 * exact.abs() if dtype == torch.bfloat16 else 0)).all()
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-def test_a_row_is_multiplied_alike_alone_and_in_a_batch(dtype):
+@pytest.mark.parametrize(("dtype", "kernel"), LINEAR)
+def test_a_row_is_multiplied_alike_alone_and_in_a_batch(dtype, kernel):
     """Would catch: sums whose order depends on the batch, which would make a path's tokens depend on other paths."""
+    kernel = getattr(cpu.library(), f"leapgen_linear_{kernel}")
     x, weight = torch.randn(50, 203).to(dtype), torch.randn(67, 203).to(dtype)
-    together = cpu.linear(x, [weight], [None])[0]
+    together = cpu.linear(x, [weight], [None], kernel)[0]
     for rows in (1, 2, 3, 4, 8, 9, 10, 33):
-        assert torch.equal(cpu.linear(x[:rows], [weight], [None])[0], together[:rows])
-    assert torch.equal(cpu.linear(x[7:8], [weight], [None])[0], together[7:8])
+        assert torch.equal(cpu.linear(x[:rows], [weight], [None], kernel)[0], together[:rows])
+    assert torch.equal(cpu.linear(x[7:8], [weight], [None], kernel)[0], together[7:8])
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)

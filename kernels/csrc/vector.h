@@ -100,6 +100,33 @@ INLINED void save(BFloat16* p, Quad v) {
   std::memcpy(p, &out, sizeof out);
 }
 
+INLINED void save(BFloat16* p, Vector v) {
+  IntVector bits;
+  std::memcpy(&bits, &v, sizeof bits);
+  const IntVector rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const ShortVector out = __builtin_convertvector(v == v ? rounded : IntVector{} + 0x7fc0, ShortVector);
+  std::memcpy(p, &out, sizeof out);
+}
+
+// Eight vectors as the rows of a square: rows become columns.
+INLINED void transpose(Vector v[8]) {
+  Vector a[8], b[8];
+  for (int i = 0; i < 8; i += 2) {
+    a[i] = __builtin_shufflevector(v[i], v[i + 1], 0, 8, 2, 10, 4, 12, 6, 14);
+    a[i + 1] = __builtin_shufflevector(v[i], v[i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    for (int j = i; j < i + 2; ++j) {
+      b[j] = __builtin_shufflevector(a[j], a[j + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+      b[j + 2] = __builtin_shufflevector(a[j], a[j + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+  }
+  for (int j = 0; j < 4; ++j) {
+    v[j] = __builtin_shufflevector(b[j], b[j + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    v[j + 4] = __builtin_shufflevector(b[j], b[j + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  }
+}
+
 // The sums of eight vectors, as one vector.
 INLINED Vector sums_of(const Vector v[8]) {
   Vector pairs[4], quads[2];

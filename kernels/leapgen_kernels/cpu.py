@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
@@ -12,6 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+log = logging.getLogger(__name__)
+
+TILES = ("tiles", "tiles_model")  # bfloat16 linear layers by matrix tiles (AMX), and by a model of them in software
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _POINTER, _INT, _FLOAT, _THREADS = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _STRIDES = _INT * 6
@@ -35,7 +39,23 @@ def library() -> ctypes.CDLL | None:
         candidates.argtypes = [_POINTER, *[_INT] * 5, *[_POINTER] * 4, ctypes.c_int, _THREADS]
         attend.restype = linear.restype = candidates.restype = None
         _ATTEND[dtype], _LINEAR[dtype], _CANDIDATES[dtype] = attend, linear, candidates
+    for name in TILES:
+        linear = getattr(lib, f"leapgen_linear_{name}")
+        linear.argtypes, linear.restype = _LINEAR[torch.bfloat16].argtypes, None
+    if lib.leapgen_has_tiles() and _tiles_agree(lib):
+        _LINEAR[torch.bfloat16] = lib.leapgen_linear_tiles
     return lib
+
+
+def _tiles_agree(lib: ctypes.CDLL) -> bool:
+    """Whether the machine's tiles compute what their model does; a machine that claims to have them may be an emulator."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(shape, generator=generator).bfloat16() for shape in ((40, 70), (50, 70)))
+    results = [linear(x, [weight], [None], getattr(lib, f"leapgen_linear_{name}"))[0].float() for name in TILES]
+    agree = torch.allclose(*results, rtol=2**-7, atol=2**-7)
+    if not agree:
+        log.warning("this machine's matrix tiles (AMX) compute something else than they should; they are not used.")
+    return agree
 
 
 def serves(tensor: Tensor) -> bool:
@@ -75,7 +95,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, plan: Tensor, scaling: flo
     return output
 
 
-def linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> list[Tensor]:
+def linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None],
+           kernel: Any = None) -> list[Tensor]:
     """``x @ weight.T + bias`` for each weight, read where it lies; sums in float32.
 
     Every row's result is the same bits whatever other rows there are.
@@ -83,6 +104,7 @@ def linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
     Args:
         x: [..., depth]; weights: [columns, depth] each, contiguous; biases: [columns] each, or None; all float32 or all
             bfloat16.
+        kernel: a C function; None takes the best one for the dtype on this machine.
 
     Returns:
         [..., columns] for each weight, in x's dtype.
@@ -97,8 +119,9 @@ def linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
     matrices, offsets, columns, widths = _operands(tuple(w.data_ptr() for w in weights), tuple(w.shape[0] for w in weights),
                                                    tuple(None if b is None else b.data_ptr() for b in biases))
     outputs = [torch.empty((*outer, width), dtype=x.dtype) for width in widths]
-    _LINEAR[x.dtype](x.data_ptr(), matrices, offsets, (_POINTER * len(outputs))(*[y.data_ptr() for y in outputs]), columns,
-                     len(outputs), x.numel() // depth, depth, stride, torch.get_num_threads())
+    kernel = kernel or _LINEAR[x.dtype]
+    kernel(x.data_ptr(), matrices, offsets, (_POINTER * len(outputs))(*[y.data_ptr() for y in outputs]), columns, len(outputs),
+           x.numel() // depth, depth, stride, torch.get_num_threads())
     return outputs
 
 

@@ -107,9 +107,6 @@ def _plain(module: nn.Module) -> bool:
 
 
 def _kernel_serves(weight: Tensor) -> bool:
-    """Whether the linear kernel is the better choice: with AMX, torch's own (oneDNN) is, for bfloat16."""
-    if weight.dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported():
-        return False
     return cpu.serves(weight) and weight.is_contiguous()
 
 
