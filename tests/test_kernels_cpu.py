@@ -151,9 +151,9 @@ def test_padding_is_left_alone():
     assert torch.equal(tree.cache.keys[0], before)
 
 
-LINEAR = [(torch.float32, "float32"), (torch.bfloat16, "bfloat16"), (torch.bfloat16, "tiles_model"),
-          pytest.param(torch.bfloat16, "tiles", marks=pytest.mark.skipif(
-              cpu.library() is None or not cpu.library().leapgen_has_tiles(), reason="this machine has no matrix tiles (AMX)"))]
+LINEAR = [(torch.float32, "float32"), (torch.bfloat16, "bfloat16"), (torch.bfloat16, "amx_model"),
+          pytest.param(torch.bfloat16, "amx", marks=pytest.mark.skipif(
+              cpu.library() is None or not cpu.library().leapgen_has_amx(), reason="this machine has no matrix tiles (AMX)"))]
 
 
 @pytest.mark.parametrize(("dtype", "kernel"), LINEAR)

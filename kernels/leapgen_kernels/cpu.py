@@ -15,7 +15,7 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-TILES = ("tiles", "tiles_model")  # bfloat16 linear layers by matrix tiles (AMX), and by a model of them in software
+AMX = ("amx", "amx_model")  # bfloat16 linear layers by matrix tiles (AMX), and by a model of them in software
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _POINTER, _INT, _FLOAT, _THREADS = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _STRIDES = _INT * 6
@@ -39,19 +39,19 @@ def library() -> ctypes.CDLL | None:
         candidates.argtypes = [_POINTER, *[_INT] * 5, *[_POINTER] * 4, ctypes.c_int, _THREADS]
         attend.restype = linear.restype = candidates.restype = None
         _ATTEND[dtype], _LINEAR[dtype], _CANDIDATES[dtype] = attend, linear, candidates
-    for name in TILES:
+    for name in AMX:
         linear = getattr(lib, f"leapgen_linear_{name}")
         linear.argtypes, linear.restype = _LINEAR[torch.bfloat16].argtypes, None
-    if lib.leapgen_has_tiles() and _tiles_agree(lib):
-        _LINEAR[torch.bfloat16] = lib.leapgen_linear_tiles
+    if lib.leapgen_has_amx() and _amx_agrees(lib):
+        _LINEAR[torch.bfloat16] = lib.leapgen_linear_amx
     return lib
 
 
-def _tiles_agree(lib: ctypes.CDLL) -> bool:
+def _amx_agrees(lib: ctypes.CDLL) -> bool:
     """Whether the machine's tiles compute what their model does; a machine that claims to have them may be an emulator."""
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(shape, generator=generator).bfloat16() for shape in ((40, 70), (50, 70)))
-    results = [linear(x, [weight], [None], getattr(lib, f"leapgen_linear_{name}"))[0].float() for name in TILES]
+    results = [linear(x, [weight], [None], getattr(lib, f"leapgen_linear_{name}"))[0].float() for name in AMX]
     agree = torch.allclose(*results, rtol=2**-7, atol=2**-7)
     if not agree:
         log.warning("this machine's matrix tiles (AMX) compute something else than they should; they are not used.")

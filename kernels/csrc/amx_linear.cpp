@@ -239,7 +239,7 @@ void linear(const Job& job, int threads) {
 }  // namespace leapgen
 
 // Whether this machine multiplies tiles itself.
-extern "C" __attribute__((visibility("default"))) int leapgen_has_tiles() { return leapgen::hardware_tiles(); }
+extern "C" __attribute__((visibility("default"))) int leapgen_has_amx() { return leapgen::hardware_tiles(); }
 
 // As leapgen_linear_bfloat16: with the machine's tiles, or with the model of them.
 #define LEAPGEN_EXPORT(NAME, TILES)                                                                                     \
@@ -254,5 +254,5 @@ extern "C" __attribute__((visibility("default"))) int leapgen_has_tiles() { retu
         threads);                                                                                                       \
   }
 
-LEAPGEN_EXPORT(tiles, HardwareTiles)
-LEAPGEN_EXPORT(tiles_model, ModelTiles)
+LEAPGEN_EXPORT(amx, HardwareTiles)
+LEAPGEN_EXPORT(amx_model, ModelTiles)

@@ -1,0 +1,134 @@
+"""What a decode step's time is made of, over the number of paths and over the context's length.
+
+    python benchmarks/sweep.py --model smollm2 --json benchmarks/results/sweep.json --plot benchmarks/results/sweep.png
+
+Time inside the C++ kernels is measured at their calls; the rest of a step is Python and torch's small operations. The floor
+is the bytes a step has to read (weights, and every page of KV once) at the read bandwidth measured in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections import Counter
+from pathlib import Path
+
+import machine
+import torch
+from leapgen_kernels import cpu
+from transformers import AutoModelForCausalLM
+
+from leapgen import EngineConfig, SamplingConfig
+from leapgen.engine import Engine
+from leapgen.engine.stream import Stream
+
+KERNELS = {"attention": "_ATTEND", "linear": "_LINEAR", "candidates": "_CANDIDATES"}
+
+
+class Clock:
+    """Seconds spent in each kernel since the last ``take``."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+        for name, table in KERNELS.items():
+            functions = getattr(cpu, table)
+            for dtype, function in functions.items():
+                functions[dtype] = self.timed(name, function)
+
+    def timed(self, name, function):
+        def call(*arguments):
+            began = time.perf_counter()
+            function(*arguments)
+            self.seconds[name] += time.perf_counter() - began
+        return call
+
+    def take(self) -> Counter[str]:
+        seconds, self.seconds = self.seconds, Counter()
+        return seconds
+
+
+def steps_of(engine: Engine, clock: Clock, n: int, length: int, steps: int) -> dict[str, float]:
+    """Medians in milliseconds of decode steps of n paths of their own, about ``length`` positions long."""
+    sampling = SamplingConfig(temperature=0.6, top_k=40, top_p=0.95, logprobs=False)
+    paths = [engine.add([(7 + 37 * j + 101 * i) % 40000 for j in range(length - steps)], sampling, stream=Stream(0, i),
+                        limit=length + 4) for i in range(n)]
+    times: dict[str, list[float]] = {name: [] for name in ("step", *KERNELS, "rest")}
+    while engine.has_work:
+        clock.take()
+        began = time.perf_counter()
+        events = engine.step()
+        step, inside = time.perf_counter() - began, clock.take()
+        if len(events) == n:  # all paths decode
+            for name in KERNELS:
+                times[name].append(inside[name])
+            times["step"].append(step)
+            times["rest"].append(step - sum(inside.values()))
+    for path in paths:
+        engine.release(path)
+    return {name: 1000 * statistics.median(values[2:]) for name, values in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
+    parser.add_argument("--paths", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64, 128])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[100, 500, 1000, 2000, 4000])
+    parser.add_argument("--at-length", type=int, default=128, help="length of the sweep over paths")
+    parser.add_argument("--at-paths", type=int, default=8, help="paths of the sweep over lengths")
+    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    a = parser.parse_args()
+    model = AutoModelForCausalLM.from_pretrained(a.model, dtype=getattr(torch, a.dtype)).eval()
+    engine = Engine(model, EngineConfig(kv_cache_bytes=6 << 30))
+    clock = Clock()
+    read = machine.reader()
+    bandwidth = 2**28 / min(machine.interleaved({"read": read}, 7)["read"])
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+
+    def row(n: int, length: int) -> dict[str, float]:
+        kv = n * (length - a.steps // 2) * engine.runner.cache.bytes_per_token
+        found = steps_of(engine, clock, n, length, a.steps)
+        return {"paths": n, "length": length, **found, "floor": 1000 * (weights + kv) / bandwidth}
+
+    steps_of(engine, clock, 4, 64, 8)  # warm-up
+    rows = {"over paths": [row(n, a.at_length) for n in a.paths],
+            "over lengths": [row(a.at_paths, length) for length in a.lengths]}
+    columns = ("paths", "length", "step", *KERNELS, "rest", "floor")
+    print(f"{Path(a.model).name}, {a.dtype}, ms a decode step (medians), {machine.description()}")
+    for name, found in rows.items():
+        print(f"{name}\n" + "".join(f"{column:>11}" for column in columns))
+        for one in found:
+            print("".join(f"{one[column]:11.1f}" if isinstance(one[column], float) else f"{one[column]:11}"
+                          for column in columns))
+    if a.json:
+        a.json.parent.mkdir(parents=True, exist_ok=True)
+        a.json.write_text(json.dumps({"machine": machine.description(), "read_bytes_per_second": bandwidth, **rows},
+                                     indent=1) + "\n")
+    if a.plot:
+        plot(rows, a.plot)
+
+
+def plot(rows: dict[str, list[dict[str, float]]], file: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4))
+    for i, (name, found) in enumerate(rows.items()):
+        axes = figure.add_subplot(1, 2, i + 1)
+        x = [one["paths" if i == 0 else "length"] for one in found]
+        axes.stackplot(x, *([one[part] for one in found] for part in ("linear", "attention", "candidates", "rest")),
+                       labels=["linear layers", "attention", "sampling", "Python and small operations"], alpha=0.8)
+        axes.plot(x, [one["floor"] for one in found], "k--", label="bytes at read bandwidth")
+        axes.set_xlabel("paths" if i == 0 else "tokens of context")
+        axes.set_ylabel("ms a decode step")
+        axes.set_title(f"{name} ({'length ' + str(found[0]['length']) if i == 0 else str(found[0]['paths']) + ' paths'})")
+        axes.set_ylim(bottom=0)
+    axes.legend(fontsize=8)
+    figure.savefig(file, dpi=130, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    main()
