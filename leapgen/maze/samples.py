@@ -1,0 +1,226 @@
+"""Training texts: walks through mazes in every situation the protocol puts a path into. All synthetic, no run of LeaP."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from transformers import PreTrainedTokenizerBase
+
+from leapgen.config import LeapConfig
+from leapgen.maze.maze import NAMES, Maze, Shape, make_maze
+from leapgen.maze.tokenizer import END, THINK_END, THINK_START
+from leapgen.maze.walk import Report, Walk
+from leapgen.protocol.chat import prompt_tokens
+from leapgen.protocol.prompts import SUMMARY_CLOSE, PromptSet
+
+IGNORED = -100  # the label of tokens without loss
+
+Pieces = list[tuple[str, tuple[str, ...]]]
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How often each situation occurs; probabilities unless said otherwise.
+
+    Args:
+        shapes: mazes, drawn alike.
+        explain: the prompt that explains the tags.
+        blocks: LeaP blocks in a sample: weights of 0, 1, 2, ...
+        interval: own tokens between blocks, least and most.
+        heed: a walker takes a comment into account; otherwise it goes on as if nobody had spoken.
+        forced: the walk is cut short and the answer asked for.
+        drills: no walk, but rooms looked up in random order and doors tried to their end.
+    """
+
+    shapes: tuple[Shape, ...] = tuple(Shape(d, c, n) for d in (3, 4, 5, 6) for c in (2, 3, 4, 5) for n in (1, 2, 3)
+                                      if d * c * n <= 66)
+    explain: float = 0.5
+    blocks: tuple[float, ...] = (0.35, 0.35, 0.2, 0.1)
+    interval: tuple[int, int] = (24, 160)
+    heed: float = 0.8
+    forced: float = 0.35
+    drills: float = 0.05
+
+
+@dataclass
+class Sample:
+    """Token ids and labels of one text."""
+
+    token_ids: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+
+    def add(self, token_ids: list[int], learned: bool) -> None:
+        self.token_ids += token_ids
+        self.labels += token_ids if learned else [IGNORED] * len(token_ids)
+
+
+def summary_text(report: Report) -> str:
+    """How the model words its own report."""
+    if report.route:
+        return f" found: {' '.join(report.route)}."
+    return f" dead ends: {' '.join(report.dead)}." if report.dead else " nothing yet."
+
+
+def hint_text(report: Report, rng: random.Random) -> str:
+    """The same, in one of several wordings a peer might use."""
+    rooms = " ".join(report.route or report.dead)
+    if report.route:
+        return rng.choice((f" the way is {rooms}.", f" go {rooms}.", f" I see the exit by {rooms}.",
+                           f" it is \\boxed{{ {rooms}}}", f" found the way: {rooms}."))
+    if report.dead:
+        return rng.choice((f" {rooms} are dead ends.", f" avoid {rooms}.", f" I tried {rooms} and no exit.",
+                           f" no way through {rooms}.", f" {rooms} leads nowhere."))
+    return rng.choice((" I am lost.", " I see no way.", " I am still looking.", " not sure yet.", ""))
+
+
+class SampleMaker:
+    """Makes samples one after another from a seed."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, mix: Mix | None = None, prompts: PromptSet | None = None,
+                 seed: int | str = 0) -> None:
+        self.tokenizer, self.mix, self.prompts = tokenizer, mix or Mix(), prompts or PromptSet()
+        self.rng = random.Random(f"samples/{seed}")
+        self.end = tokenizer.convert_tokens_to_ids(END)
+
+    def __iter__(self) -> Iterator[Sample]:
+        while True:
+            yield self.make()
+
+    def make(self, shape: Shape | None = None) -> Sample:
+        rng, mix = self.rng, self.mix
+        maze = make_maze(f"train/{rng.getrandbits(48)}", shape or rng.choice(mix.shapes))
+        sample, walk = Sample(), Walk(maze, rng)
+        leap = LeapConfig(explain=rng.random() < mix.explain)
+        sample.add(prompt_tokens(self.tokenizer, maze.question, leap, self.prompts, THINK_START), False)
+        if rng.random() < mix.drills:
+            self._drill(sample, maze)
+            return sample
+        blocks = rng.choices(range(len(mix.blocks)), mix.blocks)[0]
+        limit = rng.randint(*mix.interval) if blocks else None
+        gap = ""
+        for _ in range(blocks):
+            if not self._reason(sample, walk, limit, gap):
+                gap = ""  # the exit was found within the interval
+                break
+            self._block(sample, walk)
+            gap = "\n\n"
+        stop = rng.randint(1, 2 * mix.interval[1]) if rng.random() < mix.forced else None
+        position = self._reason_to_end(sample, walk, stop, gap)
+        if position is None:
+            sample.add(self._encode(f"{THINK_END}{self.prompts.answer_lead}"), True)
+            position = maze.solution
+        else:
+            sample.add(self._encode(f"{self.prompts.forced_answer}\n{THINK_END}{self.prompts.answer_lead}"), False)
+        sample.add([*self._encode(f" {' '.join(position)}}}"), self.end], True)
+        return sample
+
+    def _drill(self, sample: Sample, maze: Maze) -> None:
+        rng = self.rng
+        rooms = [room for room in maze.rooms if len(maze.next_rooms(room)) <= 1]
+        for room in rng.sample(rooms, min(len(rooms), 24)):
+            following = " ".join(maze.next_rooms(room)) or ("exit" if room == maze.exit else "dead end")
+            sample.add(self._encode(f" In {room}:"), False)  # nothing tells which room is drawn
+            sample.add(self._encode(f" {following}."), True)
+        for room in rng.sample([room for room in maze.rooms if len(maze.next_rooms(room)) > 1], 2):
+            for way in rng.sample(maze.next_rooms(room), len(maze.next_rooms(room))):
+                sample.add(self._encode(f"\n\nAt {room}"), False)
+                sample.add(self._encode(f" try {way}."), True)
+            sample.add(self._encode(f"\n\nAt {room}"), False)
+            sample.add(self._encode(" nothing left."), True)
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def _reason(self, sample: Sample, walk: Walk, limit: int, gap: str) -> bool:
+        """Whole paragraphs of at most ``limit`` tokens, as a cut leaves them; False if thinking ends before it."""
+        count = self._add_gap(sample, gap)
+        while not walk.found:
+            tokens = self._encode("".join(text for text, _ in walk.paragraph()))
+            sample.add(tokens, True)
+            count += len(tokens)
+            # The paragraph that runs over the limit is taken in whole: there is always one more to learn from.
+            if count >= limit:
+                return not walk.found or self.rng.random() < 0.5
+        return False
+
+    def _reason_to_end(self, sample: Sample, walk: Walk, stop: int | None, gap: str) -> tuple[str, ...] | None:
+        """Walks on until the exit is found (None), or for ``stop`` tokens (the route to where the walker then stands)."""
+        count = self._add_gap(sample, gap)
+        position = walk.position()
+        while not walk.found:
+            for text, after in walk.paragraph():
+                tokens = self._encode(text)
+                if stop is not None and count + len(tokens) > stop:
+                    kept = tokens[: stop - count]
+                    sample.add(kept, True)
+                    return walk_answer(walk, position)
+                sample.add(tokens, True)
+                count, position = count + len(tokens), after
+        return None
+
+    def _add_gap(self, sample: Sample, gap: str) -> int:
+        tokens = self._encode(gap)
+        sample.add(tokens, True)
+        return len(tokens)
+
+    def _block(self, sample: Sample, walk: Walk) -> None:
+        rng, prompts = self.rng, self.prompts
+        sample.add(self._encode(f"{rng.choice(prompts.triggers)} {rng.choice(prompts.lead_ins)}"), False)
+        sample.add(self._encode(summary_text(walk.report()) + f" {SUMMARY_CLOSE}"), True)
+        peers = rng.choices((0, 1, 2, 3, 4), (0.1, 0.15, 0.2, 0.15, 0.4))[0]
+        said = [self._peer(walk) for _ in range(peers)]
+        frame = prompts.comment(peers)
+        text = "\n\n" + frame[0]
+        for (_, words), following in zip(said, frame[1:], strict=True):
+            text += words + following
+        sample.add(self._encode(text), False)
+        if rng.random() < self.mix.heed:
+            walk.hear(report for report, _ in said)
+
+    def _peer(self, walk: Walk) -> tuple[Report, str]:
+        """A peer's report and its words."""
+        rng = self.rng
+        kind = rng.choices(("walker", "solver", "false dead", "false route", "stranger", "useless"),
+                           (0.66, 0.1, 0.07, 0.07, 0.06, 0.04))[0]
+        maze = walk.maze
+        if kind == "walker":
+            peer = Walk(maze, rng)
+            size = len(maze.next_rooms(maze.doors[0])) + 2
+            for _ in range(rng.randint(1, 2 * size)):
+                before = peer.report()
+                peer.paragraph()
+                if peer.found:
+                    break
+            report = before if peer.found else peer.report()
+        elif kind == "solver":
+            report = Report(route=maze.solution)
+        elif kind == "false dead":
+            inner = [room for door in maze.doors for room in (door, *maze.next_rooms(door))]
+            report = Report(dead=tuple(rng.sample(inner, min(rng.randint(1, 4), len(inner)))))
+        elif kind == "false route":
+            wrong = [room for room in maze.rooms if not maze.next_rooms(room) and room != maze.exit]
+            report = Report(route=maze.route_to(rng.choice(wrong)))
+            if rng.random() < 0.5:
+                report = Report(route=(*report.route[:-1], maze.exit))
+        elif kind == "stranger":
+            names = rng.sample(NAMES, rng.randint(2, 6))
+            report = Report(route=tuple(names[:5])) if rng.random() < 0.3 else Report(dead=tuple(names))
+        else:
+            report = Report()
+        if rng.random() < 0.7:
+            words = summary_text(report).strip()
+            lead_in = rng.choice(self.prompts.lead_ins).removeprefix("<summarize>").strip()
+            return report, f"{lead_in} {words}"
+        return report, hint_text(report, rng)
+
+
+def walk_answer(walk: Walk, position: tuple[str, ...]) -> tuple[str, ...]:
+    """The best a walker can say that has not seen the exit: a route reported to it, else the way to where it stands."""
+    goal = next((route for route in walk.routes if len(route) > 2 and route[0] == walk.maze.start
+                 and route[1] in walk.maze.doors and route[1] not in walk.dead
+                 and route[2] in walk.maze.next_rooms(route[1])), None)
+    return goal or position

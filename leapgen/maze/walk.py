@@ -1,0 +1,112 @@
+"""A walk through a maze in words: depth first, door by door, with dead ends, ways back and what others have reported."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from leapgen.maze.maze import Maze
+
+
+@dataclass
+class Report:
+    """What somebody says of a maze. Nothing makes it true."""
+
+    dead: tuple[str, ...] = ()  # doors and first rooms of corridors that lead nowhere
+    route: tuple[str, ...] = ()  # from the start to the exit
+
+
+@dataclass
+class Walk:
+    """One walker. It goes through a random untried door, tries that door's corridors in random order, and comes back.
+
+    Reports change the order: what is reported dead is left for the very end, and a reported route is walked first, so that
+    a false one is found out. ``Recheck`` begins when nothing is left but reports, which are then ignored.
+    """
+
+    maze: Maze
+    rng: random.Random
+    dead: list[str] = field(default_factory=list)  # doors, in the order they were given up
+    tried: dict[str, list[str]] = field(default_factory=dict)  # first rooms of corridors that were walked, by door
+    door: str | None = None  # where the walker stands; None at the start
+    reported: set[str] = field(default_factory=set)  # dead by report
+    routes: list[tuple[str, ...]] = field(default_factory=list)  # reported, not yet walked
+    rechecks: bool = False
+    found: bool = False
+
+    def hear(self, reports: Iterable[Report]) -> None:
+        """Takes over what others report."""
+        for report in reports:
+            self.reported.update(report.dead)
+            if report.route:
+                self.routes.append(report.route)
+        if self.door in self.reported and not self.rechecks:
+            self.door = None
+
+    def report(self) -> Report:
+        """What this walker has seen for itself."""
+        if self.found:
+            return Report(route=self.maze.solution)
+        corridors = [room for door, rooms in self.tried.items() if door not in self.dead for room in rooms]
+        return Report(dead=(*self.dead, *corridors))
+
+    def position(self) -> tuple[str, ...]:
+        """The route to where the walker stands between two paragraphs."""
+        if self.found:
+            return self.maze.solution
+        return (self.maze.start, self.door) if self.door else (self.maze.start,)
+
+    def paragraph(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The next paragraph, in pieces of text, each with the route to where the walker stands after it."""
+        goal = self._reported_goal()
+        if self.door is None or (goal and goal[0] != self.door):
+            return self._choose_door(goal)
+        corridors = [room for room in self.maze.next_rooms(self.door) if room not in self.tried.get(self.door, ())
+                     and (self.rechecks or room not in self.reported or (goal and goal[1] == room))]
+        if not corridors:
+            return self._give_up_door()
+        return self._walk(goal[1] if goal and goal[1] in corridors else self.rng.choice(corridors))
+
+    def _reported_goal(self) -> tuple[str, str] | None:
+        """Door and corridor of a reported route that may still be true."""
+        for route in self.routes:
+            if len(route) > 2 and route[1] in self.maze.doors and route[1] not in self.dead and (
+                    route[2] in self.maze.next_rooms(route[1]) and route[2] not in self.tried.get(route[1], ())):
+                return route[1], route[2]
+        return None
+
+    def _choose_door(self, goal: tuple[str, str] | None) -> list[tuple[str, tuple[str, ...]]]:
+        start = self.maze.start
+        doors = [door for door in self.maze.doors if door not in self.dead and (self.rechecks or door not in self.reported)]
+        if not doors and not goal:
+            self.rechecks = True
+            self.dead = [door for door in self.dead
+                         if set(self.maze.next_rooms(door)) <= set(self.tried.get(door, ()))]
+            return [(f"At {start} nothing left.", (start,)), (" Recheck.", (start,)), ("\n\n", (start,))]
+        self.door = goal[0] if goal else self.rng.choice(doors)
+        return [(f"At {start} try", (start,)), (f" {self.door}.\n\n", (start, self.door))]
+
+    def _give_up_door(self) -> list[tuple[str, tuple[str, ...]]]:
+        start, door = self.maze.start, self.door
+        self.dead.append(door)
+        self.door = None
+        return [(f"At {door} nothing left.", (start, door)), (f" Dead: {' '.join(self.dead)}.", (start,)),
+                ("\n\n", (start,))]
+
+    def _walk(self, room: str) -> list[tuple[str, tuple[str, ...]]]:
+        door, route = self.door, [self.maze.start, self.door]
+        pieces = [(f"At {door} try", tuple(route))]
+        self.tried.setdefault(door, []).append(room)
+        route.append(room)
+        pieces.append((f" {room}.", tuple(route)))
+        while following := self.maze.next_rooms(room):
+            pieces.append((f" In {room}:", tuple(route)))
+            room = following[0]
+            route.append(room)
+            pieces.append((f" {room}.", tuple(route)))
+        self.found = room == self.maze.exit
+        pieces.append((f" In {room}: {'exit' if self.found else 'dead end'}.", tuple(route)))
+        if not self.found:
+            route = route[:2]
+        return [*pieces, ("\n\n", tuple(route))]
