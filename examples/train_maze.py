@@ -94,7 +94,7 @@ def begin_looking(model: Qwen2ForCausalLM, sharpness: float = 30.0, gain: float 
     """Weights to begin with from which looking things up is learned in minutes on a CPU.
 
     Heads copy what they attend to (mimetic initialisation, arXiv 2305.09828); those of the first layer look one, two and
-    three tokens back by their biases, and two of the second seek tokens that follow the same word (induction heads,
+    three tokens back by their biases, and three of the second seek tokens that follow the same word (induction heads,
     arXiv 2209.11895). Everything is trained on from there.
 
     Args:
@@ -110,6 +110,7 @@ def begin_looking(model: Qwen2ForCausalLM, sharpness: float = 30.0, gain: float 
         layer.self_attn.v_proj.weight.copy_(0.4 * basis)
         layer.self_attn.o_proj.weight.copy_(0.4 * basis.T)
     first, second = layers[:2]
+    reading = torch.linalg.qr(torch.randn(width, size))[0].T
     fast = 3  # the pairs of dimensions that tell neighbouring positions apart
     amplitude = math.sqrt(sharpness * math.sqrt(size) / fast)
     for head, back in zip(range(heads - 1), (1, 2, 3), strict=False):
@@ -120,13 +121,13 @@ def begin_looking(model: Qwen2ForCausalLM, sharpness: float = 30.0, gain: float 
         first.q_proj.bias[at][size // 2 : size // 2 + fast] = amplitude * angle.sin()
         first.q_proj.weight[at] *= 0.1
         first.k_proj.weight[at] *= 0.1
-        first.v_proj.weight[at] = torch.linalg.qr(torch.randn(width, size))[0].T
+        first.v_proj.weight[at] = reading
         first.o_proj.weight[:, at] = gain * torch.linalg.qr(torch.randn(width, size))[0]
-    now, before = first.v_proj.weight[:size], first.o_proj.weight[:, :size].T / gain  # read a word, and the one before it
-    for head, query in enumerate((now, before)):
+    before, earlier = (first.o_proj.weight[:, i * size : (i + 1) * size].T / gain for i in range(2))  # 1, 2 words back
+    for head, (query, key) in enumerate(((reading, before), (before, before), (before, earlier))):
         at = slice(head * size, (head + 1) * size)
         second.q_proj.weight[at] = match * query
-        second.k_proj.weight[at] = match * before
+        second.k_proj.weight[at] = match * key
 
 
 def main() -> None:
@@ -134,7 +135,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--small-steps", type=int, default=600, help="steps at the beginning on small mazes only")
+    parser.add_argument("--small-steps", type=int, default=450, help="steps at the beginning on small mazes only")
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--hidden", type=int, default=128)

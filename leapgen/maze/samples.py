@@ -170,7 +170,9 @@ class SampleMaker:
     def _block(self, sample: Sample, walk: Walk) -> None:
         rng, prompts = self.rng, self.prompts
         sample.add(self._encode(f"{rng.choice(prompts.triggers)} {rng.choice(prompts.lead_ins)}"), False)
-        sample.add(self._encode(summary_text(walk.report()) + f" {SUMMARY_CLOSE}"), True)
+        report = walk.report()
+        report = Report(tuple(rng.sample(report.dead, len(report.dead))), report.route)
+        sample.add(self._encode(summary_text(report) + f" {SUMMARY_CLOSE}"), True)
         peers = rng.choices((0, 1, 2, 3, 4), (0.1, 0.15, 0.2, 0.15, 0.4))[0]
         said = [self._peer(walk) for _ in range(peers)]
         frame = prompts.comment(peers)

@@ -45,11 +45,10 @@ class Walk:
             self.door = None
 
     def report(self) -> Report:
-        """What this walker has seen for itself."""
+        """What this walker has seen for itself: doors it gave up, and corridors behind the door where it stands."""
         if self.found:
             return Report(route=self.maze.solution)
-        corridors = [room for door, rooms in self.tried.items() if door not in self.dead for room in rooms]
-        return Report(dead=(*self.dead, *corridors))
+        return Report(dead=(*self.dead, *self.tried.get(self.door, ())))
 
     def position(self) -> tuple[str, ...]:
         """The route to where the walker stands between two paragraphs."""
@@ -91,7 +90,7 @@ class Walk:
         start, door = self.maze.start, self.door
         self.dead.append(door)
         self.door = None
-        return [(f"At {door} nothing left.", (start, door)), (f" Dead: {' '.join(self.dead)}.", (start,)),
+        return [(f"At {door} nothing left.", (start, door)), (f" Dead: {door}.", (start,)),
                 ("\n\n", (start,))]
 
     def _walk(self, room: str) -> list[tuple[str, tuple[str, ...]]]:
