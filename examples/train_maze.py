@@ -18,12 +18,22 @@ from pathlib import Path
 
 import torch
 from torch.utils.data import IterableDataset
-from transformers import Qwen2Config, Qwen2ForCausalLM, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import (
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.trainer_utils import get_last_checkpoint
 
 from leapgen.maze.maze import Shape
 from leapgen.maze.samples import IGNORED, Mix, Sample, SampleMaker
 from leapgen.maze.tokenizer import END, build_tokenizer
+from leapgen.models import write_checksums
 
 TINY = (Shape(2, 2, 1), Shape(2, 2, 2), Shape(3, 2, 1), Shape(2, 3, 2))
 SMALL = tuple(Shape(d, c, n) for d in (2, 3, 4) for c in (2, 3) for n in (1, 2, 3))
@@ -130,6 +140,15 @@ def begin_looking(model: Qwen2ForCausalLM, sharpness: float = 30.0, gain: float 
         second.k_proj.weight[at] = match * key
 
 
+def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """The model as it ships: bfloat16, with its tokenizer and checksums."""
+    ends = {"eos_token_id": model.config.eos_token_id, "pad_token_id": model.config.pad_token_id}
+    model.generation_config = GenerationConfig(do_sample=True, temperature=1.0, top_k=None, top_p=1.0, **ends)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_checksums(folder)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
@@ -142,11 +161,16 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--start", type=Path, default=None, help="begin from these weights instead of from nothing")
+    parser.add_argument("--only-save", type=Path, default=None, metavar="CHECKPOINT",
+                        help="train nothing: write this checkpoint to OUTPUT/model as it ships")
     parser.add_argument("--save-steps", type=int, default=250)
     options = parser.parse_args()
 
     set_seed(options.seed)
     tokenizer = build_tokenizer()
+    if options.only_save:
+        save(Qwen2ForCausalLM.from_pretrained(options.only_save, dtype=torch.float32), tokenizer, options.output / "model")
+        return
     config = Qwen2Config(
         vocab_size=len(tokenizer), hidden_size=options.hidden, intermediate_size=3 * options.hidden,
         num_hidden_layers=options.layers, num_attention_heads=options.heads, num_key_value_heads=options.heads,
@@ -171,8 +195,7 @@ def main() -> None:
         train_dataset=Batches(tokenizer, options.batch_tokens, options.seed, options.small_steps),
         callbacks=[LossCurve(options.output / "loss.json")])
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(options.output)))
-    model.to(torch.bfloat16).save_pretrained(options.output / "model")
-    tokenizer.save_pretrained(options.output / "model")
+    save(model, tokenizer, options.output / "model")
 
 
 if __name__ == "__main__":
