@@ -37,11 +37,11 @@ class Mix:
     shapes: tuple[Shape, ...] = tuple(Shape(d, c, n) for d in (3, 4, 5, 6) for c in (2, 3, 4, 5) for n in (1, 2, 3)
                                       if d * c * n <= 66)
     explain: float = 0.5
-    blocks: tuple[float, ...] = (0.35, 0.35, 0.2, 0.1)
-    interval: tuple[int, int] = (24, 160)
+    blocks: tuple[float, ...] = (0.1, 0.3, 0.35, 0.25)
+    interval: tuple[int, int] = (24, 100)
     heed: float = 0.8
     forced: float = 0.35
-    drills: float = 0.05
+    drills: float = 0.03
 
 
 @dataclass
@@ -106,7 +106,7 @@ class SampleMaker:
                 break
             self._block(sample, walk)
             gap = "\n\n"
-        stop = rng.randint(1, 2 * mix.interval[1]) if rng.random() < mix.forced else None
+        stop = rng.randint(1, 240) if rng.random() < mix.forced else None
         position = self._reason_to_end(sample, walk, stop, gap)
         if position is None:
             sample.add(self._encode(f"{THINK_END}{self.prompts.answer_lead}"), True)
