@@ -42,8 +42,10 @@ def _parser() -> argparse.ArgumentParser:
     _run_options(run, n=32)
     run.set_defaults(run=_run)
 
-    demo = commands.add_parser("demo", help="LeaP on a small real model, with nothing to download at run time")
-    demo.add_argument("--question", default=None)
+    demo = commands.add_parser("demo", help="LeaP on a small model, with nothing to download at run time")
+    demo.add_argument("--model", choices=("maze", "smollm2"), default="maze",
+                      help="the bundled maze reasoner, or SmolLM2-135M-Instruct (default: maze)")
+    demo.add_argument("--question", default=None, help="for maze: a text as leapgen.maze.Maze.question writes it")
     _run_options(demo, n=8)
     demo.set_defaults(run=_demo)
 
@@ -110,9 +112,30 @@ def _demo(options: argparse.Namespace, console: Console) -> int:
     from leapgen.demo import QUESTION, SETTINGS, load_smollm2
 
     _check_save(options.save)
+    if options.model == "maze":
+        return _demo_maze(options, console)
     with console.status("loading SmolLM2-135M-Instruct"):
         generator = load_smollm2()
     return _generate(generator, options.question or QUESTION, options, {**SETTINGS, **_settings(options)}, console)
+
+
+def _demo_maze(options: argparse.Namespace, console: Console) -> int:
+    """The same maze without and with peers."""
+    from leapgen.demo import MAZE_SETTINGS, MAZE_SHAPE, side_by_side
+    from leapgen.generator import LeapGenerator
+    from leapgen.maze import Maze, make_maze
+
+    maze = Maze.parse(options.question) if options.question else make_maze(f"demo/{options.seed}", MAZE_SHAPE)
+    with console.status("loading the maze model"):
+        generator = LeapGenerator.from_pretrained("maze", dtype="float32")
+    settings = {**MAZE_SETTINGS, **_settings(options)}
+    with console.status(f"{options.n} paths on their own"):
+        alone = generator.generate(maze.question, options.n, seed=options.seed,
+                                   **{**settings, "max_blocks": 0, "explain": False})
+    status = _generate(generator, maze.question, options, settings, console)
+    if not status:
+        Console().print(side_by_side(maze, alone, LeapOutput.load(options.save)))
+    return status
 
 
 def _generate(generator: Any, question: str, options: argparse.Namespace, settings: dict[str, Any], console: Console) -> int:

@@ -7,6 +7,7 @@ import inspect
 import numbers
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from leapgen.config import EngineConfig, LeapConfig, SamplingConfig, split_options
 from leapgen.engine import Engine
 from leapgen.engine.support import eval_mode
+from leapgen.models import bundled_model
 from leapgen.output import BlockEvent, FinishEvent, LeapOutput, OutputEvent, TokenEvent
 from leapgen.protocol.chat import Prompt, is_token_ids, parse, prompt_tokens, question_of
 from leapgen.protocol.group import Endings, Group
@@ -59,6 +61,8 @@ class LeapGenerator:
         >>> output.majority(), output.blocks[0].routes[0]
     """
 
+    group_class: type[Group] = Group  # the protocol; an experiment may put a subclass of it in its place
+
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, *,
                  engine: EngineConfig | None = None, prompts: PromptSet | None = None) -> None:
         for value, kind, hint in (
@@ -83,7 +87,15 @@ class LeapGenerator:
     @classmethod
     def from_pretrained(cls, name: str, *, engine: EngineConfig | None = None, prompts: PromptSet | None = None,
                         **model_options: Any) -> LeapGenerator:
-        """Loads model and tokenizer by transformers' ``from_pretrained``; ``model_options`` go to the model."""
+        """Loads model and tokenizer by transformers' ``from_pretrained``; ``model_options`` go to the model.
+
+        ``maze`` is the small reasoner that the package carries (``leapgen.models``), unless there is a folder of that name.
+
+        Raises:
+            FileNotFoundError, ValueError: files of a bundled model are missing or damaged.
+        """
+        if not Path(name).is_dir():
+            name = str(bundled_model(name) or name)
         tokenizer = AutoTokenizer.from_pretrained(name)
         model = AutoModelForCausalLM.from_pretrained(name, **model_options).eval()
         return cls(model, tokenizer, engine=engine, prompts=prompts)
@@ -135,8 +147,8 @@ class LeapGenerator:
             tokens = self._prompt_tokens(one, leap, endings)
             own_seed = int(seed) + seen[tuple(tokens)]
             seen[tuple(tokens)] += 1
-            groups.append(Group(self.engine, self.vocabulary, endings, self.prompts, leap, sampling, tokens, int(n),
-                                own_seed, index))
+            groups.append(self.group_class(self.engine, self.vocabulary, endings, self.prompts, leap, sampling, tokens,
+                                           int(n), own_seed, index))
             groups[-1].check_room()
             question = decode(self.tokenizer, tokens) if is_token_ids(one) else question_of(one)
             outputs.append(self._empty_output(question, own_seed, leap, sampling))
@@ -152,8 +164,8 @@ class LeapGenerator:
         leap = leap or _config_from(LeapConfig, output.leap)
         sampling = sampling or _config_from(SamplingConfig, output.sampling)
         prompt = output.paths[0].segments[0].token_ids
-        group = Group(self.engine, self.vocabulary, self._endings(leap), self.prompts, leap, sampling, prompt,
-                      len(output.paths), output.seed)
+        group = self.group_class(self.engine, self.vocabulary, self._endings(leap), self.prompts, leap, sampling, prompt,
+                                 len(output.paths), output.seed)
         fresh = self._empty_output(output.question, output.seed, leap, sampling)
         for event in self._run([group], [fresh], earlier=output):
             if isinstance(event, OutputEvent):
