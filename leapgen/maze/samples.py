@@ -30,18 +30,20 @@ class Mix:
         blocks: LeaP blocks in a sample: weights of 0, 1, 2, ...
         interval: own tokens between blocks, least and most.
         heed: a walker takes a comment into account; otherwise it goes on as if nobody had spoken.
+        near: a peer began behind the door where the walker stands, so that its report matters at once.
         forced: the walk is cut short and the answer asked for.
         drills: no walk, but rooms looked up in random order and doors tried to their end.
     """
 
-    shapes: tuple[Shape, ...] = tuple(Shape(d, c, n) for d in (3, 4, 5, 6) for c in (2, 3, 4, 5) for n in (1, 2, 3)
-                                      if d * c * n <= 66)
+    shapes: tuple[Shape, ...] = tuple(Shape(d, c, n) for d in (3, 4, 5, 6) for c in (2, 3, 4, 5) for n in (1, 2)
+                                      if 12 <= d * c * n <= 50)
     explain: float = 0.5
     blocks: tuple[float, ...] = (0.1, 0.3, 0.35, 0.25)
     interval: tuple[int, int] = (24, 100)
     heed: float = 0.8
+    near: float = 0.3
     forced: float = 0.35
-    drills: float = 0.03
+    drills: float = 0.08
 
 
 @dataclass
@@ -121,9 +123,10 @@ class SampleMaker:
         rooms = [room for room in maze.rooms if len(maze.next_rooms(room)) <= 1]
         for room in rng.sample(rooms, min(len(rooms), 24)):
             following = " ".join(maze.next_rooms(room)) or ("exit" if room == maze.exit else "dead end")
-            sample.add(self._encode(f" In {room}:"), False)  # nothing tells which room is drawn
+            sample.add(self._encode(f" {room}:"), False)  # nothing tells which room is drawn
             sample.add(self._encode(f" {following}."), True)
-        for room in rng.sample([room for room in maze.rooms if len(maze.next_rooms(room)) > 1], 2):
+        branching = [room for room in maze.rooms if len(maze.next_rooms(room)) > 1]
+        for room in rng.sample(branching, len(branching)):
             for way in rng.sample(maze.next_rooms(room), len(maze.next_rooms(room))):
                 sample.add(self._encode(f"\n\nAt {room}"), False)
                 sample.add(self._encode(f" try {way}."), True)
@@ -170,10 +173,8 @@ class SampleMaker:
     def _block(self, sample: Sample, walk: Walk) -> None:
         rng, prompts = self.rng, self.prompts
         sample.add(self._encode(f"{rng.choice(prompts.triggers)} {rng.choice(prompts.lead_ins)}"), False)
-        report = walk.report()
-        report = Report(tuple(rng.sample(report.dead, len(report.dead))), report.route)
-        sample.add(self._encode(summary_text(report) + f" {SUMMARY_CLOSE}"), True)
-        peers = rng.choices((0, 1, 2, 3, 4), (0.1, 0.15, 0.2, 0.15, 0.4))[0]
+        sample.add(self._encode(summary_text(walk.report()) + f" {SUMMARY_CLOSE}"), True)
+        peers = rng.choices((0, 1, 2, 3, 4), (0.06, 0.12, 0.16, 0.16, 0.5))[0]
         said = [self._peer(walk) for _ in range(peers)]
         frame = prompts.comment(peers)
         text = "\n\n" + frame[0]
@@ -191,6 +192,8 @@ class SampleMaker:
         maze = walk.maze
         if kind == "walker":
             peer = Walk(maze, rng)
+            if walk.door and rng.random() < self.mix.near:
+                peer.door = walk.door
             size = len(maze.next_rooms(maze.doors[0])) + 2
             for _ in range(rng.randint(1, 2 * size)):
                 before = peer.report()

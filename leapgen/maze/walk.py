@@ -90,22 +90,20 @@ class Walk:
         start, door = self.maze.start, self.door
         self.dead.append(door)
         self.door = None
-        return [(f"At {door} nothing left.", (start, door)), (f" Dead: {door}.", (start,)),
+        return [(f"At {door} nothing left.", (start, door)), (f" Dead: {' '.join(self.dead)}.", (start,)),
                 ("\n\n", (start,))]
 
     def _walk(self, room: str) -> list[tuple[str, tuple[str, ...]]]:
         door, route = self.door, [self.maze.start, self.door]
         pieces = [(f"At {door} try", tuple(route))]
-        self.tried.setdefault(door, []).append(room)
-        route.append(room)
-        pieces.append((f" {room}.", tuple(route)))
-        while following := self.maze.next_rooms(room):
-            pieces.append((f" In {room}:", tuple(route)))
-            room = following[0]
+        tried = self.tried.setdefault(door, [])
+        tried.append(room)
+        while room:
             route.append(room)
-            pieces.append((f" {room}.", tuple(route)))
-        self.found = room == self.maze.exit
-        pieces.append((f" In {room}: {'exit' if self.found else 'dead end'}.", tuple(route)))
-        if not self.found:
-            route = route[:2]
-        return [*pieces, ("\n\n", tuple(route))]
+            pieces.append((f" {room}:", tuple(route)))
+            room = next(iter(self.maze.next_rooms(room)), None)
+        self.found = route[-1] == self.maze.exit
+        if self.found:
+            return [*pieces, (" exit.", tuple(route)), ("\n\n", tuple(route))]
+        return [*pieces, (" dead end.", tuple(route)), (f" Dead: {' '.join(tried)}.", tuple(route[:2])),
+                ("\n\n", tuple(route[:2]))]
