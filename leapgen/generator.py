@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import numbers
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from leapgen.config import EngineConfig, LeapConfig, SamplingConfig, split_options
+from leapgen.config import EngineConfig, LeapConfig, SamplingConfig, plain_values, split_options
 from leapgen.engine import Engine
 from leapgen.engine.support import eval_mode
-from leapgen.models import bundled_model
+from leapgen.models import model_path
 from leapgen.output import BlockEvent, FinishEvent, LeapOutput, OutputEvent, TokenEvent
 from leapgen.protocol.chat import Prompt, is_token_ids, parse, prompt_tokens, question_of
 from leapgen.protocol.group import Endings, Group
@@ -94,8 +92,7 @@ class LeapGenerator:
         Raises:
             FileNotFoundError, ValueError: files of a bundled model are missing or damaged.
         """
-        if not Path(name).is_dir():
-            name = str(bundled_model(name) or name)
+        name = model_path(name)
         tokenizer = AutoTokenizer.from_pretrained(name)
         model = AutoModelForCausalLM.from_pretrained(name, **model_options).eval()
         return cls(model, tokenizer, engine=engine, prompts=prompts)
@@ -228,7 +225,7 @@ class LeapGenerator:
 
     def _empty_output(self, question: str, seed: int, leap: LeapConfig, sampling: SamplingConfig) -> LeapOutput:
         return LeapOutput(question=question, paths=[], seed=seed, model=str(self.model.config.name_or_path),
-                          leap=_plain(leap), sampling=_plain(sampling))
+                          leap=plain_values(leap), sampling=plain_values(sampling))
 
     # -- inputs -----------------------------------------------------------------------------------------------------
 
@@ -249,6 +246,11 @@ class LeapGenerator:
         if not isinstance(sampling, SamplingConfig):
             raise TypeError(f"sampling must be None or a SamplingConfig, not {sampling!r:.80}.")
         return leap.replace(**leap_options), sampling.replace(**sampling_options)
+
+    def prompt_token_ids(self, prompt: Prompt, leap: LeapConfig | None = None) -> list[int]:
+        """What ``generate`` puts before the paths' own tokens: the chat template, the explanation, the opening."""
+        leap = leap or LeapConfig()
+        return self._prompt_tokens(prompt, leap, self._endings(leap))
 
     def _endings(self, leap: LeapConfig) -> Endings:
         ends = set(leap.stop_token_ids)
@@ -292,16 +294,6 @@ def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(name)
     except Exception as error:  # whatever keeps a tokenizer from loading, the way out is the same
         raise ValueError(f"no tokenizer was given and none can be loaded from {name!r}: {error}. {hint}") from error
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    """A config as JSON values; callables by name."""
-    def value(item: Any) -> Any:
-        if isinstance(item, (tuple, list)):
-            return [value(i) for i in item]
-        return getattr(item, "__qualname__", type(item).__name__) if callable(item) else item
-
-    return {field.name: value(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
 def _config_from(config: type, values: Mapping[str, Any]) -> Any:

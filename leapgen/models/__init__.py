@@ -32,6 +32,11 @@ def bundled_model(name: str, folder: Path = FOLDER) -> Path | None:
     return folder
 
 
+def model_path(name: str) -> str:
+    """What transformers' ``from_pretrained`` is to be given: a folder of that name, else a bundled model, else the name."""
+    return name if Path(name).is_dir() else str(bundled_model(name) or name)
+
+
 def write_checksums(folder: Path) -> None:
     """Notes the SHA-256 of the files transformers loads."""
     files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".jinja")
