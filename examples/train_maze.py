@@ -111,14 +111,13 @@ def begin_looking(model: Qwen2ForCausalLM, sharpness: float = 30.0, gain: float 
         sharpness: logit of a look back; gain: what the first layer writes; match: scale of queries and keys that seek.
     """
     config, layers = model.config, [layer.self_attn for layer in model.model.layers]
-    width, heads = config.hidden_size, config.num_attention_heads
-    size = width // heads
+    width, heads, size = config.hidden_size, config.num_attention_heads, config.head_dim
     frequencies = config.rope_parameters["rope_theta"] ** (-torch.arange(size // 2) / (size // 2))
     for layer in model.model.layers:
         layer.mlp.down_proj.weight.mul_(0.05)
-        basis = torch.linalg.qr(torch.randn(width, width))[0]
-        layer.self_attn.v_proj.weight.copy_(0.4 * basis)
-        layer.self_attn.o_proj.weight.copy_(0.4 * basis.T)
+        basis = torch.linalg.qr(torch.randn(heads * size, width))[0]
+        layer.self_attn.v_proj.weight.copy_(0.5 * basis)
+        layer.self_attn.o_proj.weight.copy_(0.5 * basis.T)
     first, second = layers[:2]
     reading = torch.linalg.qr(torch.randn(width, size))[0].T
     fast = 3  # the pairs of dimensions that tell neighbouring positions apart
@@ -153,13 +152,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--small-steps", type=int, default=400, help="steps at the beginning on small mazes only")
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--head-dim", type=int, default=64, help="a sum of several rooms' names has to fit into it")
     parser.add_argument("--start", type=Path, default=None, help="begin from these weights instead of from nothing")
     parser.add_argument("--only-save", type=Path, default=None, metavar="CHECKPOINT",
                         help="train nothing: write this checkpoint to OUTPUT/model as it ships")
@@ -174,6 +174,7 @@ def main() -> None:
     config = Qwen2Config(
         vocab_size=len(tokenizer), hidden_size=options.hidden, intermediate_size=3 * options.hidden,
         num_hidden_layers=options.layers, num_attention_heads=options.heads, num_key_value_heads=options.heads,
+        head_dim=options.head_dim,
         max_position_embeddings=1024, tie_word_embeddings=True, initializer_range=0.08,
         rope_parameters={"rope_type": "default", "rope_theta": 1e6}, bos_token_id=None,
         eos_token_id=tokenizer.convert_tokens_to_ids(END), pad_token_id=tokenizer.pad_token_id)

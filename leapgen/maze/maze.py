@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 _WORDS = (
-    "ant ape arc ark arm ash axe bag bat bay bed bee bell belt bin boat bow box bud bug bus cab can cap car cat cave "
-    "clay coal cone cow crab crow cub cup dam deer den dew dish dock dog dot dove duck dune dust egg elk elm emu fan "
-    "farm fern fig fin fir fish flag foal fog fork fox frog fur gate gem glen goat gum hat hawk hay hen hill hive "
-    "hook horn hut ice ink iris iron ivy jam jar jay jug kelp key kite knot lake lamb lamp lark leaf lily lime lion "
-    "loft loom mask mast mead mill mint mole moon moss moth mule nest net nut oak oar oat oven owl pan park path peak "
-    "pear pen pig pin pine plum pond pot ram reed ring road robe rock root rope rose rye sail salt sand seal seed "
-    "shed ship shoe silk snow sock")
+    "ant ape ark arm axe bag bay bee bell bin boat box bug bus can cap cat clay coal cow crab cub dam deer dew dish "
+    "dog dove duck dust egg elm fan farm fig fin fish flag fog fox frog gate gem goat hat hawk hen hill hook hut ice "
+    "iris iron jam jay jug key kite lake lamp lark lily lime loft mask mast mill mint moon moss mule net nut oar oat "
+    "owl park path pear pen pin plum pond ram reed road rock root rose rye salt seal seed ship shoe snow")
 NAMES = tuple(_WORDS.split())  # every one a single token
 
 QUESTION = "Find the way from {start} to {exit}. Passages:{passages}"
