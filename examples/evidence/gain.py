@@ -164,8 +164,9 @@ def knew_before(maze: Maze, path: PathOutput) -> bool:
 
 def was_misled(maze: Maze, path: PathOutput) -> bool | None:
     """Of paths that were told of a dead end on the way to the exit: whether they never went there. None if not told so."""
+    ways = [maze.label(room) for room in maze.solution[1:3]]
     false = [i for i, s in enumerate(path.segments) if s.kind == "comment" and any(
-        set(maze.solution[1:3]) & set(re.findall(r"\w+", said)) for said in re.findall(r"dead ends: ([\w ]+)", s.text))]
+        way in said for way in ways for said in re.findall(r"dead ends: ([\w ]+)", s.text))]
     if not false:
         return None
     return maze.exit not in walked(maze, "".join(s.text for s in path.segments if s.kind == "own"))

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from transformers import PreTrainedTokenizerBase
 
 from leapgen.config import LeapConfig
-from leapgen.maze.maze import NAMES, Maze, Shape, make_maze
+from leapgen.maze.maze import Maze, Shape, make_maze
 from leapgen.maze.tokenizer import END, THINK_END, THINK_START
-from leapgen.maze.walk import Report, Walk
+from leapgen.maze.walk import Report, Walk, labels
 from leapgen.protocol.chat import prompt_tokens
 from leapgen.protocol.prompts import SUMMARY_CLOSE, PromptSet
 
@@ -58,23 +58,27 @@ class Sample:
         self.labels += token_ids if learned else [IGNORED] * len(token_ids)
 
 
-def summary_text(report: Report) -> str:
-    """How the model words its own report."""
+def summary_text(report: Report, maze: Maze) -> str:
+    """How the model words its own report: dead ends and routes by the ways that lead there."""
     if report.route:
-        return f" found: {' '.join(report.route)}."
-    return f" dead ends: {' '.join(report.dead)}." if report.dead else " nothing yet."
+        return f" found: {_ways(report, maze)}."
+    return f" dead ends: {_ways(report, maze)}." if report.dead else " nothing yet."
 
 
-def hint_text(report: Report, rng: random.Random) -> str:
+def hint_text(report: Report, maze: Maze, rng: random.Random) -> str:
     """The same, in one of several wordings a peer might use."""
-    rooms = " ".join(report.route or report.dead)
+    ways = _ways(report, maze)
     if report.route:
-        return rng.choice((f" the way is {rooms}.", f" go {rooms}.", f" I see the exit by {rooms}.",
-                           f" it is \\boxed{{ {rooms}}}", f" found the way: {rooms}."))
+        return rng.choice((f" the way is {ways}.", f" go {ways}.", f" I see the exit by {ways}.", f" found the way: {ways}."))
     if report.dead:
-        return rng.choice((f" {rooms} are dead ends.", f" avoid {rooms}.", f" I tried {rooms} and no exit.",
-                           f" no way through {rooms}.", f" {rooms} leads nowhere."))
+        return rng.choice((f" {ways} are dead ends.", f" avoid {ways}.", f" I tried {ways} and no exit.",
+                           f" no way through {ways}.", f" {ways} leads nowhere."))
     return rng.choice((" I am lost.", " I see no way.", " I am still looking.", " not sure yet.", ""))
+
+
+def _ways(report: Report, maze: Maze) -> str:
+    """A route is told by the two choices on it."""
+    return labels(maze, report.route[1:3] or report.dead)
 
 
 class SampleMaker:
@@ -129,7 +133,7 @@ class SampleMaker:
         for room in rng.sample(branching, len(branching)):
             for way in rng.sample(maze.next_rooms(room), len(maze.next_rooms(room))):
                 sample.add(self._encode(f"\n\nAt {room}"), False)
-                sample.add(self._encode(f" try {way}."), True)
+                sample.add(self._encode(f"{maze.label(way).removeprefix(room)}: {way}."), True)
             sample.add(self._encode(f"\n\nAt {room}"), False)
             sample.add(self._encode(" nothing left."), True)
 
@@ -173,7 +177,7 @@ class SampleMaker:
     def _block(self, sample: Sample, walk: Walk) -> None:
         rng, prompts = self.rng, self.prompts
         sample.add(self._encode(f"{rng.choice(prompts.triggers)} {rng.choice(prompts.lead_ins)}"), False)
-        sample.add(self._encode(summary_text(walk.report()) + f" {SUMMARY_CLOSE}"), True)
+        sample.add(self._encode(summary_text(walk.report(), walk.maze) + f" {SUMMARY_CLOSE}"), True)
         peers = rng.choices((0, 1, 2, 3, 4), (0.06, 0.12, 0.16, 0.16, 0.5))[0]
         said = [self._peer(walk) for _ in range(peers)]
         frame = prompts.comment(peers)
@@ -209,18 +213,17 @@ class SampleMaker:
         elif kind == "false route":
             wrong = [room for room in maze.rooms if not maze.next_rooms(room) and room != maze.exit]
             report = Report(route=maze.route_to(rng.choice(wrong)))
-            if rng.random() < 0.5:
-                report = Report(route=(*report.route[:-1], maze.exit))
-        elif kind == "stranger":
-            names = rng.sample(NAMES, rng.randint(2, 6))
-            report = Report(route=tuple(names[:5])) if rng.random() < 0.3 else Report(dead=tuple(names))
         else:
             report = Report()
+        if kind == "stranger":  # tells of another maze
+            maze = make_maze(f"stranger/{rng.getrandbits(48)}", Shape(4, 4, 1))
+            rooms = [room for door in maze.doors for room in (door, *maze.next_rooms(door))]
+            report = Report(dead=tuple(rng.sample(rooms, rng.randint(1, 5))))
         if rng.random() < 0.7:
-            words = summary_text(report).strip()
+            words = summary_text(report, maze).strip()
             lead_in = rng.choice(self.prompts.lead_ins).removeprefix("<summarize>").strip()
             return report, f"{lead_in} {words}"
-        return report, hint_text(report, rng)
+        return report, hint_text(report, maze, rng)
 
 
 def walk_answer(walk: Walk, position: tuple[str, ...]) -> tuple[str, ...]:

@@ -84,26 +84,31 @@ class Walk:
                          if set(self.maze.next_rooms(door)) <= set(self.tried.get(door, ()))]
             return [(f"At {start} nothing left.", (start,)), (" Recheck.", (start,)), ("\n\n", (start,))]
         self.door = goal[0] if goal else self.rng.choice(doors)
-        return [(f"At {start} try", (start,)), (f" {self.door}.\n\n", (start, self.door))]
+        return [(f"At {self.maze.label(self.door)}:", (start,)), (f" {self.door}.\n\n", (start, self.door))]
 
     def _give_up_door(self) -> list[tuple[str, tuple[str, ...]]]:
         start, door = self.maze.start, self.door
         self.dead.append(door)
         self.door = None
-        return [(f"At {door} nothing left.", (start, door)), (f" Dead: {' '.join(self.dead)}.", (start,)),
+        return [(f"At {door} nothing left.", (start, door)), (f" Dead: {labels(self.maze, self.dead)}.", (start,)),
                 ("\n\n", (start,))]
 
     def _walk(self, room: str) -> list[tuple[str, tuple[str, ...]]]:
         door, route = self.door, [self.maze.start, self.door]
-        pieces = [(f"At {door} try", tuple(route))]
+        pieces = [(f"At {self.maze.label(room)}:", tuple(route))]
         tried = self.tried.setdefault(door, [])
         tried.append(room)
         while room:
             route.append(room)
             pieces.append((f" {room}:", tuple(route)))
-            room = next(iter(self.maze.next_rooms(room)), None)
+            room = next(iter(self.maze.next_rooms(room)), "")
         self.found = route[-1] == self.maze.exit
         if self.found:
             return [*pieces, (" exit.", tuple(route)), ("\n\n", tuple(route))]
-        return [*pieces, (" dead end.", tuple(route)), (f" Dead: {' '.join(tried)}.", tuple(route[:2])),
+        return [*pieces, (" dead end.", tuple(route)), (f" Dead: {labels(self.maze, tried)}.", tuple(route[:2])),
                 ("\n\n", tuple(route[:2]))]
+
+
+def labels(maze: Maze, rooms: Iterable[str]) -> str:
+    """Ways into rooms, as walks and summaries list them."""
+    return " ".join(maze.label(room) for room in rooms)
