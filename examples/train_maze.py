@@ -57,8 +57,8 @@ class Batches(IterableDataset):
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         count = 0
         for epoch in itertools.count():
-            mix = (Mix(shapes=TINY, blocks=(1.0,), drills=0.8) if count < self.small // 3
-                   else Mix(shapes=SMALL, blocks=(0.6, 0.3, 0.1), drills=0.3) if count < self.small else Mix())
+            mix = (Mix(shapes=TINY, blocks=(1.0,), drills=0.8, told=0.0) if count < self.small // 3
+                   else Mix(shapes=SMALL, blocks=(0.6, 0.3, 0.1), drills=0.4, told=0.3) if count < self.small else Mix())
             maker = SampleMaker(self.tokenizer, mix, seed=f"{self.seed}/{epoch}")
             batches = list(self._batches([maker.make() for _ in range(self.pool)]))
             maker.rng.shuffle(batches)

@@ -33,6 +33,7 @@ class Mix:
         near: a peer began behind the door where the walker stands, so that its report matters at once.
         forced: the walk is cut short and the answer asked for.
         drills: no walk, but rooms looked up in random order and doors tried to their end.
+        told: part of the drills in which peers have told of dead ends and routes.
     """
 
     shapes: tuple[Shape, ...] = tuple(Shape(d, c, n) for d in (3, 4, 5, 6) for c in (2, 3, 4, 5) for n in (1, 2)
@@ -40,10 +41,11 @@ class Mix:
     explain: float = 0.5
     blocks: tuple[float, ...] = (0.1, 0.3, 0.35, 0.25)
     interval: tuple[int, int] = (24, 100)
-    heed: float = 0.8
-    near: float = 0.3
+    heed: float = 0.9
+    near: float = 0.5
     forced: float = 0.35
-    drills: float = 0.08
+    drills: float = 0.25
+    told: float = 0.6
 
 
 @dataclass
@@ -101,7 +103,12 @@ class SampleMaker:
         leap = LeapConfig(explain=rng.random() < mix.explain)
         sample.add(prompt_tokens(self.tokenizer, maze.question, leap, self.prompts, THINK_START), False)
         if rng.random() < mix.drills:
-            self._drill(sample, maze)
+            if rng.random() < mix.told:
+                self._block(sample, walk, told=True)
+                self._choose_everywhere(sample, walk)
+            else:
+                self._look_up(sample, maze)
+                self._choose_everywhere(sample, walk)
             return sample
         blocks = rng.choices(range(len(mix.blocks)), mix.blocks)[0]
         limit = rng.randint(*mix.interval) if blocks else None
@@ -122,16 +129,25 @@ class SampleMaker:
         sample.add([*self._encode(f" {' '.join(position)}}}"), self.end], True)
         return sample
 
-    def _drill(self, sample: Sample, maze: Maze) -> None:
+    # -- drills: nothing tells which room is asked for, so asking is not learned ---------------------------------------
+
+    def _look_up(self, sample: Sample, maze: Maze) -> None:
+        """Corridors, step by step, in random order."""
         rng = self.rng
         rooms = [room for room in maze.rooms if len(maze.next_rooms(room)) <= 1]
         for room in rng.sample(rooms, min(len(rooms), 24)):
             following = " ".join(maze.next_rooms(room)) or ("exit" if room == maze.exit else "dead end")
-            sample.add(self._encode(f" {room}:"), False)  # nothing tells which room is drawn
+            sample.add(self._encode(f" {room}:"), False)
             sample.add(self._encode(f" {following}."), True)
+
+    def _choose_everywhere(self, sample: Sample, walk: Walk) -> None:
+        """In every room with several ways, one after the other: what is reported dead is left out, a reported route first."""
+        rng, maze = self.rng, walk.maze
+        goal = walk.reported_goal() or ()
         branching = [room for room in maze.rooms if len(maze.next_rooms(room)) > 1]
         for room in rng.sample(branching, len(branching)):
-            for way in rng.sample(maze.next_rooms(room), len(maze.next_rooms(room))):
+            ways = [way for way in maze.next_rooms(room) if way in goal or way not in walk.reported]
+            for way in sorted(rng.sample(ways, len(ways)), key=lambda way: way not in goal):
                 sample.add(self._encode(f"\n\nAt {room}"), False)
                 sample.add(self._encode(f"{maze.label(way).removeprefix(room)}: {way}."), True)
             sample.add(self._encode(f"\n\nAt {room}"), False)
@@ -174,25 +190,26 @@ class SampleMaker:
         sample.add(tokens, True)
         return len(tokens)
 
-    def _block(self, sample: Sample, walk: Walk) -> None:
+    def _block(self, sample: Sample, walk: Walk, told: bool = False) -> None:
+        """A summary and peers' comments; ``told``: by four peers, and heeded."""
         rng, prompts = self.rng, self.prompts
         sample.add(self._encode(f"{rng.choice(prompts.triggers)} {rng.choice(prompts.lead_ins)}"), False)
         sample.add(self._encode(summary_text(walk.report(), walk.maze) + f" {SUMMARY_CLOSE}"), True)
-        peers = rng.choices((0, 1, 2, 3, 4), (0.06, 0.12, 0.16, 0.16, 0.5))[0]
+        peers = 4 if told else rng.choices((0, 1, 2, 3, 4), (0.06, 0.12, 0.16, 0.16, 0.5))[0]
         said = [self._peer(walk) for _ in range(peers)]
         frame = prompts.comment(peers)
         text = "\n\n" + frame[0]
         for (_, words), following in zip(said, frame[1:], strict=True):
             text += words + following
         sample.add(self._encode(text), False)
-        if rng.random() < self.mix.heed:
+        if told or rng.random() < self.mix.heed:
             walk.hear(report for report, _ in said)
 
     def _peer(self, walk: Walk) -> tuple[Report, str]:
         """A peer's report and its words."""
         rng = self.rng
         kind = rng.choices(("walker", "solver", "false dead", "false route", "stranger", "useless"),
-                           (0.66, 0.1, 0.07, 0.07, 0.06, 0.04))[0]
+                           (0.68, 0.12, 0.06, 0.04, 0.06, 0.04))[0]
         maze = walk.maze
         if kind == "walker":
             peer = Walk(maze, rng)

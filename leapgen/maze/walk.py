@@ -58,7 +58,7 @@ class Walk:
 
     def paragraph(self) -> list[tuple[str, tuple[str, ...]]]:
         """The next paragraph, in pieces of text, each with the route to where the walker stands after it."""
-        goal = self._reported_goal()
+        goal = self.reported_goal()
         if self.door is None or (goal and goal[0] != self.door):
             return self._choose_door(goal)
         corridors = [room for room in self.maze.next_rooms(self.door) if room not in self.tried.get(self.door, ())
@@ -67,7 +67,7 @@ class Walk:
             return self._give_up_door()
         return self._walk(goal[1] if goal and goal[1] in corridors else self.rng.choice(corridors))
 
-    def _reported_goal(self) -> tuple[str, str] | None:
+    def reported_goal(self) -> tuple[str, str] | None:
         """Door and corridor of a reported route that may still be true."""
         for route in self.routes:
             if len(route) > 2 and route[1] in self.maze.doors and route[1] not in self.dead and (
