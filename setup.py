@@ -28,7 +28,7 @@ setup(
     packages=[*find_packages(include=["leapgen", "leapgen.*"]), "leapgen_kernels"],
     package_dir={"leapgen_kernels": "kernels/leapgen_kernels"},
     ext_modules=[cpu_kernels],
-    package_data={"leapgen": ["py.typed"]},
+    package_data={"leapgen": ["py.typed", "models/*/*"]},
     install_requires=[
         "torch>=2.11",
         "transformers>=5",
@@ -41,6 +41,7 @@ setup(
     extras_require={
         "test": ["pytest>=8", "hypothesis>=6.100", "gguf>=0.10", "sentencepiece>=0.2"],
         "demo": ["gguf>=0.10"],
+        "plots": ["matplotlib>=3.8"],
         "flash": ["flash-attn>=2.7"],
     },
     entry_points={"console_scripts": ["leapgen=leapgen.cli:main"]},

@@ -1,4 +1,4 @@
-"""``leapgen run``, ``demo``, ``show`` and ``resume``."""
+"""``leapgen run``, ``demo``, ``show``, ``resume``, ``synth`` and ``sft``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
 
 from leapgen.config import LeapConfig, SamplingConfig
 from leapgen.display import RunProgress, show
 from leapgen.output import LeapOutput, OutputEvent
+from leapgen.training.recipe import RECIPES
 
 PRESETS = ("paper", "official", "single", "leap_t", "independent")
 
@@ -42,8 +44,10 @@ def _parser() -> argparse.ArgumentParser:
     _run_options(run, n=32)
     run.set_defaults(run=_run)
 
-    demo = commands.add_parser("demo", help="LeaP on a small real model, with nothing to download at run time")
-    demo.add_argument("--question", default=None)
+    demo = commands.add_parser("demo", help="LeaP on a small model, with nothing to download at run time")
+    demo.add_argument("--model", choices=("maze", "smollm2"), default="maze",
+                      help="the bundled maze reasoner, or SmolLM2-135M-Instruct (default: maze)")
+    demo.add_argument("--question", default=None, help="for maze: a text as leapgen.maze.Maze.question writes it")
     _run_options(demo, n=8)
     demo.set_defaults(run=_demo)
 
@@ -58,15 +62,45 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("--dtype", default="auto")
     resume.add_argument("--device-map", default=None)
     resume.set_defaults(run=_resume)
+
+    synth = commands.add_parser("synth", help="LeaP-T: a teacher runs LeaP over a problem file; right responses are kept")
+    synth.add_argument("--problems", type=Path, required=True, help="JSON or JSON Lines: 'problem' and 'answer' of each")
+    synth.add_argument("--model", required=True, help="the teacher: a folder, a hub name, 'maze' or 'smollm2'")
+    synth.add_argument("--dtype", default="auto")
+    synth.add_argument("--device-map", default=None)
+    synth.add_argument("--output", type=Path, default=Path("responses.jsonl"), help="default: responses.jsonl")
+    synth.add_argument("--at-once", type=int, default=1, help="problems in flight together (default: 1)")
+    synth.add_argument("--without-peers", action="store_true", help="independent paths: data for the plain-SFT control")
+    _protocol_options(synth, n=32)
+    synth.set_defaults(run=_synth)
+
+    sft = commands.add_parser("sft", help="LeaP-T: fine-tune a causal LM on such responses (also under accelerate launch)")
+    sft.add_argument("--data", type=Path, required=True, help="what leapgen synth wrote")
+    sft.add_argument("--model", required=True, help="the student: a folder, a hub name, or 'maze'")
+    sft.add_argument("--dtype", default="float32", help="of the weights while they are trained (default: float32)")
+    sft.add_argument("--output", type=Path, required=True, help="folder of the checkpoints; the result is in model/")
+    sft.add_argument("--recipe", choices=RECIPES, default="leap-t-7b",
+                     help="values of the paper, or for the bundled model (default: leap-t-7b)")
+    sft.add_argument("--per-device", type=int, default=1, help="responses a device computes at a time (default: 1)")
+    sft.add_argument("--seed", type=int, default=0)
+    sft.add_argument("--lora", type=int, default=None, metavar="RANK", help="train LoRA adapters (needs peft)")
+    sft.add_argument("--learn", nargs="+", default=None, metavar="KIND", help="kinds of tokens with loss")
+    for name, kind in (("epochs", float), ("batch-size", int), ("learning-rate", float), ("max-length", int)):
+        sft.add_argument(f"--{name}", type=kind, default=None, help="instead of the recipe's")
+    sft.set_defaults(run=_sft)
     return parser
 
 
 def _run_options(parser: argparse.ArgumentParser, n: int) -> None:
+    parser.add_argument("--save", type=Path, default=Path("run.json"), help="where the run is saved (default: run.json)")
+    parser.add_argument("--path", type=int, action="append", default=[], help="print this path's whole text; repeatable")
+    _protocol_options(parser, n)
+
+
+def _protocol_options(parser: argparse.ArgumentParser, n: int) -> None:
     parser.add_argument("--n", type=int, default=n, help=f"paths (default: {n})")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--preset", choices=PRESETS, default="paper")
-    parser.add_argument("--save", type=Path, default=Path("run.json"), help="where the run is saved (default: run.json)")
-    parser.add_argument("--path", type=int, action="append", default=[], help="print this path's whole text; repeatable")
     group = parser.add_argument_group("settings", "fields of LeapConfig and SamplingConfig; see their documentation")
     for config in (LeapConfig, SamplingConfig):
         hints = get_type_hints(config)
@@ -110,9 +144,30 @@ def _demo(options: argparse.Namespace, console: Console) -> int:
     from leapgen.demo import QUESTION, SETTINGS, load_smollm2
 
     _check_save(options.save)
+    if options.model == "maze":
+        return _demo_maze(options, console)
     with console.status("loading SmolLM2-135M-Instruct"):
         generator = load_smollm2()
     return _generate(generator, options.question or QUESTION, options, {**SETTINGS, **_settings(options)}, console)
+
+
+def _demo_maze(options: argparse.Namespace, console: Console) -> int:
+    """The same maze without and with peers."""
+    from leapgen.demo import MAZE_SETTINGS, MAZE_SHAPE, side_by_side
+    from leapgen.generator import LeapGenerator
+    from leapgen.maze import Maze, make_maze
+
+    maze = Maze.parse(options.question) if options.question else make_maze(f"demo/{options.seed}", MAZE_SHAPE)
+    with console.status("loading the maze model"):
+        generator = LeapGenerator.from_pretrained("maze", dtype="float32")
+    settings = {**MAZE_SETTINGS, **_settings(options)}
+    with console.status(f"{options.n} paths on their own"):
+        alone = generator.generate(maze.question, options.n, seed=options.seed,
+                                   **{**settings, "max_blocks": 0, "explain": False})
+    status = _generate(generator, maze.question, options, settings, console)
+    if not status:
+        Console().print(side_by_side(maze, alone, LeapOutput.load(options.save)))
+    return status
 
 
 def _generate(generator: Any, question: str, options: argparse.Namespace, settings: dict[str, Any], console: Console) -> int:
@@ -143,6 +198,43 @@ def _finish(output: LeapOutput, options: argparse.Namespace, console: Console, s
     if status:
         console.print(f"not finished; [bold]leapgen resume {options.save}[/] goes on from here", highlight=False)
     return status
+
+
+def _synth(options: argparse.Namespace, console: Console) -> int:
+    from leapgen.evaluation.problems import load_problems
+    from leapgen.training.synthesis import synthesize
+
+    _check_save(options.output)
+    problems = load_problems(options.problems)
+    with console.status(f"loading {options.model}"):
+        generator = _load(options.model, options.dtype, options.device_map)
+    settings = _settings(options)
+    leap = LeapConfig.independent() if options.without_peers else getattr(LeapConfig, options.preset)()
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as bar:
+        task = bar.add_task("problems", total=len(problems))
+        made = synthesize(generator, problems, options.output, options.n, leap=leap, seed=options.seed,
+                          at_once=options.at_once, progress=lambda done: bar.update(task, completed=done), **settings)
+    console.print(f"{options.output}: {made}", highlight=False)
+    return 0
+
+
+def _sft(options: argparse.Namespace, console: Console) -> int:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from leapgen.models import model_path
+    from leapgen.training.finetuning import finetune
+
+    changes = {name: getattr(options, name) for name in ("epochs", "batch_size", "learning_rate", "max_length")
+               if getattr(options, name) is not None}
+    if options.learn:
+        changes["learned"] = tuple(options.learn)
+    recipe = RECIPES[options.recipe].replace(**changes)
+    name = model_path(options.model)
+    model = AutoModelForCausalLM.from_pretrained(name, dtype=options.dtype)
+    finetune(model, AutoTokenizer.from_pretrained(name), options.data, options.output, recipe,
+             per_device=options.per_device, seed=options.seed, lora=options.lora)
+    console.print(f"saved to {options.output / 'model'}", highlight=False)
+    return 0
 
 
 def _show(options: argparse.Namespace, console: Console) -> int:

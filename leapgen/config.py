@@ -290,6 +290,16 @@ class LeapConfig:
         return dataclasses.replace(self, **changes)
 
 
+def plain_values(config: Any) -> dict[str, Any]:
+    """A config as JSON values; callables by name."""
+    def value(item: Any) -> Any:
+        if isinstance(item, (tuple, list)):
+            return [value(i) for i in item]
+        return getattr(item, "__qualname__", type(item).__name__) if callable(item) else item
+
+    return {field.name: value(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
 def split_options(options: dict[str, Any], *configs: type) -> Sequence[dict[str, Any]]:
     """Shares keyword options out to the configs that have a field of that name.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import numbers
 from collections import Counter
@@ -12,9 +11,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from leapgen.config import EngineConfig, LeapConfig, SamplingConfig, split_options
+from leapgen.config import EngineConfig, LeapConfig, SamplingConfig, plain_values, split_options
 from leapgen.engine import Engine
 from leapgen.engine.support import eval_mode
+from leapgen.models import model_path
 from leapgen.output import BlockEvent, FinishEvent, LeapOutput, OutputEvent, TokenEvent
 from leapgen.protocol.chat import Prompt, is_token_ids, parse, prompt_tokens, question_of
 from leapgen.protocol.group import Endings, Group
@@ -59,6 +59,8 @@ class LeapGenerator:
         >>> output.majority(), output.blocks[0].routes[0]
     """
 
+    group_class: type[Group] = Group  # the protocol; an experiment may put a subclass of it in its place
+
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, *,
                  engine: EngineConfig | None = None, prompts: PromptSet | None = None) -> None:
         for value, kind, hint in (
@@ -83,7 +85,14 @@ class LeapGenerator:
     @classmethod
     def from_pretrained(cls, name: str, *, engine: EngineConfig | None = None, prompts: PromptSet | None = None,
                         **model_options: Any) -> LeapGenerator:
-        """Loads model and tokenizer by transformers' ``from_pretrained``; ``model_options`` go to the model."""
+        """Loads model and tokenizer by transformers' ``from_pretrained``; ``model_options`` go to the model.
+
+        ``maze`` is the small reasoner that the package carries (``leapgen.models``), unless there is a folder of that name.
+
+        Raises:
+            FileNotFoundError, ValueError: files of a bundled model are missing or damaged.
+        """
+        name = model_path(name)
         tokenizer = AutoTokenizer.from_pretrained(name)
         model = AutoModelForCausalLM.from_pretrained(name, **model_options).eval()
         return cls(model, tokenizer, engine=engine, prompts=prompts)
@@ -135,8 +144,8 @@ class LeapGenerator:
             tokens = self._prompt_tokens(one, leap, endings)
             own_seed = int(seed) + seen[tuple(tokens)]
             seen[tuple(tokens)] += 1
-            groups.append(Group(self.engine, self.vocabulary, endings, self.prompts, leap, sampling, tokens, int(n),
-                                own_seed, index))
+            groups.append(self.group_class(self.engine, self.vocabulary, endings, self.prompts, leap, sampling, tokens,
+                                           int(n), own_seed, index))
             groups[-1].check_room()
             question = decode(self.tokenizer, tokens) if is_token_ids(one) else question_of(one)
             outputs.append(self._empty_output(question, own_seed, leap, sampling))
@@ -152,8 +161,8 @@ class LeapGenerator:
         leap = leap or _config_from(LeapConfig, output.leap)
         sampling = sampling or _config_from(SamplingConfig, output.sampling)
         prompt = output.paths[0].segments[0].token_ids
-        group = Group(self.engine, self.vocabulary, self._endings(leap), self.prompts, leap, sampling, prompt,
-                      len(output.paths), output.seed)
+        group = self.group_class(self.engine, self.vocabulary, self._endings(leap), self.prompts, leap, sampling, prompt,
+                                 len(output.paths), output.seed)
         fresh = self._empty_output(output.question, output.seed, leap, sampling)
         for event in self._run([group], [fresh], earlier=output):
             if isinstance(event, OutputEvent):
@@ -216,7 +225,7 @@ class LeapGenerator:
 
     def _empty_output(self, question: str, seed: int, leap: LeapConfig, sampling: SamplingConfig) -> LeapOutput:
         return LeapOutput(question=question, paths=[], seed=seed, model=str(self.model.config.name_or_path),
-                          leap=_plain(leap), sampling=_plain(sampling))
+                          leap=plain_values(leap), sampling=plain_values(sampling))
 
     # -- inputs -----------------------------------------------------------------------------------------------------
 
@@ -237,6 +246,11 @@ class LeapGenerator:
         if not isinstance(sampling, SamplingConfig):
             raise TypeError(f"sampling must be None or a SamplingConfig, not {sampling!r:.80}.")
         return leap.replace(**leap_options), sampling.replace(**sampling_options)
+
+    def prompt_token_ids(self, prompt: Prompt, leap: LeapConfig | None = None) -> list[int]:
+        """What ``generate`` puts before the paths' own tokens: the chat template, the explanation, the opening."""
+        leap = leap or LeapConfig()
+        return self._prompt_tokens(prompt, leap, self._endings(leap))
 
     def _endings(self, leap: LeapConfig) -> Endings:
         ends = set(leap.stop_token_ids)
@@ -280,16 +294,6 @@ def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(name)
     except Exception as error:  # whatever keeps a tokenizer from loading, the way out is the same
         raise ValueError(f"no tokenizer was given and none can be loaded from {name!r}: {error}. {hint}") from error
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    """A config as JSON values; callables by name."""
-    def value(item: Any) -> Any:
-        if isinstance(item, (tuple, list)):
-            return [value(i) for i in item]
-        return getattr(item, "__qualname__", type(item).__name__) if callable(item) else item
-
-    return {field.name: value(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
 def _config_from(config: type, values: Mapping[str, Any]) -> Any:

@@ -63,6 +63,9 @@ class TestMaze:
         ("Find the way from a to c. Passages: a b; d c.", "cannot be reached"),
         ("Find the way from a to c. Passages: a b; c d; d c.", "cannot be reached"),
         ("Find the way from a to b. Passages: a b; b a.", "leads back to the start"),
+        ("Find the way from a to c. Passages: a b; a c.", "numbered"),
+        ("Find the way from a to c. Passages: a 2 b; a 1 c.", "numbered"),
+        ("Find the way from a to c. Passages: a b; b 1 c.", "numbered"),
     ])
     def test_a_malformed_maze_is_refused_by_reason(self, text, reason):
         with pytest.raises(ValueError, match=reason):
@@ -80,14 +83,13 @@ class TestWalk:
     def test_a_walk_only_uses_passages_and_tries_no_corridor_twice(self, shape, seed):
         maze = make_maze(seed, shape)
         text = solve(Walk(maze, random.Random(seed)))
-        for room, to in re.findall(r"At (\w+) try (\w+)\.|", text):
-            assert not room or to in maze.next_rooms(room)
-        for room, to in re.findall(r"In (\w+): (\w+)\.", text):
-            assert to == "exit" if room == maze.exit else to in maze.next_rooms(room)
-        for room in re.findall(r"In (\w+): dead end", text):
-            assert not maze.next_rooms(room) and room != maze.exit
-        tries = re.findall(r"try (\w+)\.", text)
-        assert len(tries) == len(set(tries))
+        tries = re.findall(r"At (\w+(?: \d+)?): (\w+)", text)
+        assert all(maze.label(to) == way for way, to in tries) and len(tries) == len(set(tries))
+        for room, to in re.findall(r"(?=\b(\w+): (\w+))", text):
+            if room in maze.rooms and not text.count(f"At {room}: {to}"):
+                assert to == "exit" if room == maze.exit else to in (maze.next_rooms(room) or ("dead",))
+        for listed in re.findall(r"Dead: ([\w ]+)\.", text):
+            assert not set(re.findall(r"\w+(?: \d+)?", listed)) & set(map(maze.label, maze.solution[1:3]))
         assert walked(maze, text)[-1] == maze.exit
 
     @given(st.integers(0, 999), st.booleans())
@@ -97,7 +99,7 @@ class TestWalk:
         walk = Walk(maze, rng)
         if truth:
             walk.hear([Report(dead=tuple(set(maze.doors) - {maze.solution[1]}))])
-            assert len(re.findall("try", solve(walk))) <= 4
+            assert len(re.findall(r"\bAt \w+ \d", solve(walk))) <= 4
         else:
             rooms = rng.sample(maze.rooms, 6)
             walk.hear([Report(dead=maze.doors, route=tuple(rooms)), Report(route=(maze.start, maze.doors[0], *rooms))])

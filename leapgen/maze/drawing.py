@@ -10,15 +10,13 @@ from rich.text import Text
 
 from leapgen.maze.maze import Maze
 
-_TRY = re.compile(r"\btry (\w+)\.")
-_STEP = re.compile(r"\bIn \w+: (\w+)\.")
+_TRY = re.compile(r"\bAt \w+(?: \d+)?: ((?:\w+[.:] ?)+)")
 
 
 def walked(maze: Maze, text: str) -> list[str]:
     """The rooms a path entered, in the order in which its words first say so; what is no room of the maze is left out."""
-    entered = sorted((match.start(), match[1]) for pattern in (_TRY, _STEP) for match in pattern.finditer(text))
     rooms = set(maze.rooms)
-    return list(dict.fromkeys(room for _, room in entered if room in rooms))
+    return list(dict.fromkeys(room for tried in _TRY.findall(text) for room in re.findall(r"\w+", tried) if room in rooms))
 
 
 def draw(maze: Maze, walks: Sequence[Iterable[str]] = ()) -> Text:

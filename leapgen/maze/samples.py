@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from transformers import PreTrainedTokenizerBase
 
 from leapgen.config import LeapConfig
-from leapgen.maze.maze import NAMES, Maze, Shape, make_maze
+from leapgen.maze.maze import Maze, Shape, make_maze
 from leapgen.maze.tokenizer import END, THINK_END, THINK_START
-from leapgen.maze.walk import Report, Walk
+from leapgen.maze.walk import Report, Walk, labels
 from leapgen.protocol.chat import prompt_tokens
 from leapgen.protocol.prompts import SUMMARY_CLOSE, PromptSet
 
@@ -30,18 +30,22 @@ class Mix:
         blocks: LeaP blocks in a sample: weights of 0, 1, 2, ...
         interval: own tokens between blocks, least and most.
         heed: a walker takes a comment into account; otherwise it goes on as if nobody had spoken.
+        near: a peer began behind the door where the walker stands, so that its report matters at once.
         forced: the walk is cut short and the answer asked for.
         drills: no walk, but rooms looked up in random order and doors tried to their end.
+        told: part of the drills in which peers have told of dead ends and routes.
     """
 
-    shapes: tuple[Shape, ...] = tuple(Shape(d, c, n) for d in (3, 4, 5, 6) for c in (2, 3, 4, 5) for n in (1, 2, 3)
-                                      if d * c * n <= 66)
+    shapes: tuple[Shape, ...] = tuple(Shape(d, c, n) for d in (3, 4, 5, 6) for c in (2, 3, 4, 5) for n in (1, 2)
+                                      if 12 <= d * c * n <= 50)
     explain: float = 0.5
     blocks: tuple[float, ...] = (0.1, 0.3, 0.35, 0.25)
     interval: tuple[int, int] = (24, 100)
-    heed: float = 0.8
+    heed: float = 0.9
+    near: float = 0.5
     forced: float = 0.35
-    drills: float = 0.03
+    drills: float = 0.25
+    told: float = 0.6
 
 
 @dataclass
@@ -56,23 +60,27 @@ class Sample:
         self.labels += token_ids if learned else [IGNORED] * len(token_ids)
 
 
-def summary_text(report: Report) -> str:
-    """How the model words its own report."""
+def summary_text(report: Report, maze: Maze) -> str:
+    """How the model words its own report: dead ends and routes by the ways that lead there."""
     if report.route:
-        return f" found: {' '.join(report.route)}."
-    return f" dead ends: {' '.join(report.dead)}." if report.dead else " nothing yet."
+        return f" found: {_ways(report, maze)}."
+    return f" dead ends: {_ways(report, maze)}." if report.dead else " nothing yet."
 
 
-def hint_text(report: Report, rng: random.Random) -> str:
+def hint_text(report: Report, maze: Maze, rng: random.Random) -> str:
     """The same, in one of several wordings a peer might use."""
-    rooms = " ".join(report.route or report.dead)
+    ways = _ways(report, maze)
     if report.route:
-        return rng.choice((f" the way is {rooms}.", f" go {rooms}.", f" I see the exit by {rooms}.",
-                           f" it is \\boxed{{ {rooms}}}", f" found the way: {rooms}."))
+        return rng.choice((f" the way is {ways}.", f" go {ways}.", f" I see the exit by {ways}.", f" found the way: {ways}."))
     if report.dead:
-        return rng.choice((f" {rooms} are dead ends.", f" avoid {rooms}.", f" I tried {rooms} and no exit.",
-                           f" no way through {rooms}.", f" {rooms} leads nowhere."))
+        return rng.choice((f" {ways} are dead ends.", f" avoid {ways}.", f" I tried {ways} and no exit.",
+                           f" no way through {ways}.", f" {ways} leads nowhere."))
     return rng.choice((" I am lost.", " I see no way.", " I am still looking.", " not sure yet.", ""))
+
+
+def _ways(report: Report, maze: Maze) -> str:
+    """A route is told by the two choices on it."""
+    return labels(maze, report.route[1:3] or report.dead)
 
 
 class SampleMaker:
@@ -95,7 +103,12 @@ class SampleMaker:
         leap = LeapConfig(explain=rng.random() < mix.explain)
         sample.add(prompt_tokens(self.tokenizer, maze.question, leap, self.prompts, THINK_START), False)
         if rng.random() < mix.drills:
-            self._drill(sample, maze)
+            if rng.random() < mix.told:
+                self._block(sample, walk, told=True)
+                self._choose_everywhere(sample, walk)
+            else:
+                self._look_up(sample, maze)
+                self._choose_everywhere(sample, walk)
             return sample
         blocks = rng.choices(range(len(mix.blocks)), mix.blocks)[0]
         limit = rng.randint(*mix.interval) if blocks else None
@@ -116,17 +129,27 @@ class SampleMaker:
         sample.add([*self._encode(f" {' '.join(position)}}}"), self.end], True)
         return sample
 
-    def _drill(self, sample: Sample, maze: Maze) -> None:
+    # -- drills: nothing tells which room is asked for, so asking is not learned ---------------------------------------
+
+    def _look_up(self, sample: Sample, maze: Maze) -> None:
+        """Corridors, step by step, in random order."""
         rng = self.rng
         rooms = [room for room in maze.rooms if len(maze.next_rooms(room)) <= 1]
         for room in rng.sample(rooms, min(len(rooms), 24)):
             following = " ".join(maze.next_rooms(room)) or ("exit" if room == maze.exit else "dead end")
-            sample.add(self._encode(f" In {room}:"), False)  # nothing tells which room is drawn
+            sample.add(self._encode(f" {room}:"), False)
             sample.add(self._encode(f" {following}."), True)
-        for room in rng.sample([room for room in maze.rooms if len(maze.next_rooms(room)) > 1], 2):
-            for way in rng.sample(maze.next_rooms(room), len(maze.next_rooms(room))):
+
+    def _choose_everywhere(self, sample: Sample, walk: Walk) -> None:
+        """In every room with several ways, one after the other: what is reported dead is left out, a reported route first."""
+        rng, maze = self.rng, walk.maze
+        goal = walk.reported_goal() or ()
+        branching = [room for room in maze.rooms if len(maze.next_rooms(room)) > 1]
+        for room in rng.sample(branching, len(branching)):
+            ways = [way for way in maze.next_rooms(room) if way in goal or way not in walk.reported]
+            for way in sorted(rng.sample(ways, len(ways)), key=lambda way: way not in goal):
                 sample.add(self._encode(f"\n\nAt {room}"), False)
-                sample.add(self._encode(f" try {way}."), True)
+                sample.add(self._encode(f"{maze.label(way).removeprefix(room)}: {way}."), True)
             sample.add(self._encode(f"\n\nAt {room}"), False)
             sample.add(self._encode(" nothing left."), True)
 
@@ -167,30 +190,31 @@ class SampleMaker:
         sample.add(tokens, True)
         return len(tokens)
 
-    def _block(self, sample: Sample, walk: Walk) -> None:
+    def _block(self, sample: Sample, walk: Walk, told: bool = False) -> None:
+        """A summary and peers' comments; ``told``: by four peers, and heeded."""
         rng, prompts = self.rng, self.prompts
         sample.add(self._encode(f"{rng.choice(prompts.triggers)} {rng.choice(prompts.lead_ins)}"), False)
-        report = walk.report()
-        report = Report(tuple(rng.sample(report.dead, len(report.dead))), report.route)
-        sample.add(self._encode(summary_text(report) + f" {SUMMARY_CLOSE}"), True)
-        peers = rng.choices((0, 1, 2, 3, 4), (0.1, 0.15, 0.2, 0.15, 0.4))[0]
+        sample.add(self._encode(summary_text(walk.report(), walk.maze) + f" {SUMMARY_CLOSE}"), True)
+        peers = 4 if told else rng.choices((0, 1, 2, 3, 4), (0.06, 0.12, 0.16, 0.16, 0.5))[0]
         said = [self._peer(walk) for _ in range(peers)]
         frame = prompts.comment(peers)
         text = "\n\n" + frame[0]
         for (_, words), following in zip(said, frame[1:], strict=True):
             text += words + following
         sample.add(self._encode(text), False)
-        if rng.random() < self.mix.heed:
+        if told or rng.random() < self.mix.heed:
             walk.hear(report for report, _ in said)
 
     def _peer(self, walk: Walk) -> tuple[Report, str]:
         """A peer's report and its words."""
         rng = self.rng
         kind = rng.choices(("walker", "solver", "false dead", "false route", "stranger", "useless"),
-                           (0.66, 0.1, 0.07, 0.07, 0.06, 0.04))[0]
+                           (0.68, 0.12, 0.06, 0.04, 0.06, 0.04))[0]
         maze = walk.maze
         if kind == "walker":
             peer = Walk(maze, rng)
+            if walk.door and rng.random() < self.mix.near:
+                peer.door = walk.door
             size = len(maze.next_rooms(maze.doors[0])) + 2
             for _ in range(rng.randint(1, 2 * size)):
                 before = peer.report()
@@ -206,18 +230,17 @@ class SampleMaker:
         elif kind == "false route":
             wrong = [room for room in maze.rooms if not maze.next_rooms(room) and room != maze.exit]
             report = Report(route=maze.route_to(rng.choice(wrong)))
-            if rng.random() < 0.5:
-                report = Report(route=(*report.route[:-1], maze.exit))
-        elif kind == "stranger":
-            names = rng.sample(NAMES, rng.randint(2, 6))
-            report = Report(route=tuple(names[:5])) if rng.random() < 0.3 else Report(dead=tuple(names))
         else:
             report = Report()
+        if kind == "stranger":  # tells of another maze
+            maze = make_maze(f"stranger/{rng.getrandbits(48)}", Shape(4, 4, 1))
+            rooms = [room for door in maze.doors for room in (door, *maze.next_rooms(door))]
+            report = Report(dead=tuple(rng.sample(rooms, rng.randint(1, 5))))
         if rng.random() < 0.7:
-            words = summary_text(report).strip()
+            words = summary_text(report, maze).strip()
             lead_in = rng.choice(self.prompts.lead_ins).removeprefix("<summarize>").strip()
             return report, f"{lead_in} {words}"
-        return report, hint_text(report, rng)
+        return report, hint_text(report, maze, rng)
 
 
 def walk_answer(walk: Walk, position: tuple[str, ...]) -> tuple[str, ...]:

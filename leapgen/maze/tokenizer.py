@@ -16,11 +16,12 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>\n<think>\n{% endif %}")
 MAX_PEERS = 16
 _WORD = r"\n+| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]| +|\s"
-_WORDS = ("\n\n", " to", "Passages", " Passages", "At", " At", " try", " In", " dead", " end", " ends", " exit", " nothing",
-          " left", "Dead", "Recheck", " Recheck", " found", " yet", " the", " way", " is", " are", " go", " avoid", " tried",
-          " by", " no", " not", " see", " still", " looking", " I", " and", " it", " for", " lost", " help", " sure",
-          " through", " leads", " nowhere", "Find", " from", " was", " me", " hard", " You", " can", " be", " of", " a",
-          '"\n', "Peer", ' "')
+_WORDS = ("\n\n", " to", "Passages", " Passages", "At", " At", " dead", " end", " ends", " exit", " nothing", " left",
+          "Dead", " Dead", "Recheck", " Recheck", " found", " yet", " the", " way", " is", " are", " go", " avoid",
+          " tried", " by", " no", " not", " see", " still", " looking", " I", " and", " it", " for", " lost", " help",
+          " sure", " through", " leads", " nowhere", "Find", " from", " was", " me", " hard", " You", " can", " be", " of",
+          " a", '"\n', "Peer", ' "', " am",
+          *(f" {digit}" for digit in range(1, 10)))
 
 
 def phrases(prompts: PromptSet) -> list[str]:

@@ -58,7 +58,7 @@ class Walk:
 
     def paragraph(self) -> list[tuple[str, tuple[str, ...]]]:
         """The next paragraph, in pieces of text, each with the route to where the walker stands after it."""
-        goal = self._reported_goal()
+        goal = self.reported_goal()
         if self.door is None or (goal and goal[0] != self.door):
             return self._choose_door(goal)
         corridors = [room for room in self.maze.next_rooms(self.door) if room not in self.tried.get(self.door, ())
@@ -67,7 +67,7 @@ class Walk:
             return self._give_up_door()
         return self._walk(goal[1] if goal and goal[1] in corridors else self.rng.choice(corridors))
 
-    def _reported_goal(self) -> tuple[str, str] | None:
+    def reported_goal(self) -> tuple[str, str] | None:
         """Door and corridor of a reported route that may still be true."""
         for route in self.routes:
             if len(route) > 2 and route[1] in self.maze.doors and route[1] not in self.dead and (
@@ -84,28 +84,31 @@ class Walk:
                          if set(self.maze.next_rooms(door)) <= set(self.tried.get(door, ()))]
             return [(f"At {start} nothing left.", (start,)), (" Recheck.", (start,)), ("\n\n", (start,))]
         self.door = goal[0] if goal else self.rng.choice(doors)
-        return [(f"At {start} try", (start,)), (f" {self.door}.\n\n", (start, self.door))]
+        return [(f"At {self.maze.label(self.door)}:", (start,)), (f" {self.door}.\n\n", (start, self.door))]
 
     def _give_up_door(self) -> list[tuple[str, tuple[str, ...]]]:
         start, door = self.maze.start, self.door
         self.dead.append(door)
         self.door = None
-        return [(f"At {door} nothing left.", (start, door)), (f" Dead: {door}.", (start,)),
+        return [(f"At {door} nothing left.", (start, door)), (f" Dead: {labels(self.maze, self.dead)}.", (start,)),
                 ("\n\n", (start,))]
 
     def _walk(self, room: str) -> list[tuple[str, tuple[str, ...]]]:
         door, route = self.door, [self.maze.start, self.door]
-        pieces = [(f"At {door} try", tuple(route))]
-        self.tried.setdefault(door, []).append(room)
-        route.append(room)
-        pieces.append((f" {room}.", tuple(route)))
-        while following := self.maze.next_rooms(room):
-            pieces.append((f" In {room}:", tuple(route)))
-            room = following[0]
+        pieces = [(f"At {self.maze.label(room)}:", tuple(route))]
+        tried = self.tried.setdefault(door, [])
+        tried.append(room)
+        while room:
             route.append(room)
-            pieces.append((f" {room}.", tuple(route)))
-        self.found = room == self.maze.exit
-        pieces.append((f" In {room}: {'exit' if self.found else 'dead end'}.", tuple(route)))
-        if not self.found:
-            route = route[:2]
-        return [*pieces, ("\n\n", tuple(route))]
+            pieces.append((f" {room}:", tuple(route)))
+            room = next(iter(self.maze.next_rooms(room)), "")
+        self.found = route[-1] == self.maze.exit
+        if self.found:
+            return [*pieces, (" exit.", tuple(route)), ("\n\n", tuple(route))]
+        return [*pieces, (" dead end.", tuple(route)), (f" Dead: {labels(self.maze, tried)}.", tuple(route[:2])),
+                ("\n\n", tuple(route[:2]))]
+
+
+def labels(maze: Maze, rooms: Iterable[str]) -> str:
+    """Ways into rooms, as walks and summaries list them."""
+    return " ".join(maze.label(room) for room in rooms)

@@ -1,0 +1,1 @@
+"""Experiments around LeaP: what it is to be compared with."""

@@ -1,0 +1,76 @@
+"""Problems with known answers: read from JSON or JSON Lines, and graded."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leapgen.output import normalize_answer
+
+QUESTION_FIELDS = ("problem", "question", "prompt")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question and the answer it should get; ``id`` tells it from the others of its file."""
+
+    id: str
+    question: str
+    answer: str
+
+    def is_solved_by(self, answer: str | None) -> bool:
+        """Whether an answer is the expected one, spelled as ``leapgen.output.normalize_answer`` spells it."""
+        return answer is not None and normalize_answer(answer) == normalize_answer(self.answer)
+
+
+def load_problems(file: str | os.PathLike) -> list[Problem]:
+    """Reads a JSON list, or one JSON object a line; uncompressed.
+
+    Each needs ``answer`` and one of ``problem``, ``question`` or ``prompt``; ``id`` is optional (its place, from 0).
+    These are the fields of the files published with arXiv 2505.07787.
+
+    Raises:
+        ValueError: something is missing or malformed; names file and line (of a JSON list: the entry).
+        OSError: the file cannot be read.
+    """
+    problems = [_problem(fields, where, i) for i, (fields, where) in enumerate(_entries(Path(file)))]
+    if not problems:
+        raise ValueError(f"{file} has no problems.")
+    seen: dict[str, int] = {}
+    for i, problem in enumerate(problems):
+        if seen.setdefault(problem.id, i) != i:
+            raise ValueError(f"{file}: entries {seen[problem.id] + 1} and {i + 1} have the same id {problem.id!r}.")
+    return problems
+
+
+def _entries(file: Path) -> Iterator[tuple[Any, str]]:
+    text = file.read_text(encoding="utf-8")
+    if text.lstrip().startswith("["):
+        try:
+            entries = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{file}, line {error.lineno}: not JSON: {error.msg}.") from error
+        yield from ((entry, f"{file}, entry {i}") for i, entry in enumerate(entries, 1))
+        return
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                yield json.loads(line), f"{file}, line {number}"
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{file}, line {number}: not JSON: {error.msg}.") from error
+
+
+def _problem(fields: Any, where: str, place: int) -> Problem:
+    if not isinstance(fields, Mapping):
+        raise ValueError(f"{where}: an object with a question and an answer was expected, not {type(fields).__name__}.")
+    question = next((fields[name] for name in QUESTION_FIELDS if fields.get(name)), None)
+    if not isinstance(question, str):
+        raise ValueError(f"{where}: no text in the field {' or '.join(map(repr, QUESTION_FIELDS))}.")
+    answer = fields.get("answer")
+    if isinstance(answer, bool) or not isinstance(answer, (str, int, float)) or not str(answer).strip():
+        raise ValueError(f"{where}: no text or number in the field 'answer'.")
+    return Problem(str(fields.get("id", place)), question, str(answer))

@@ -1,0 +1,45 @@
+"""Models that the package carries: folders transformers can load, with checksums beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+CHECKSUMS = "checksums.json"  # SHA-256 by file name
+
+
+def bundled_models() -> list[str]:
+    return sorted(folder.name for folder in FOLDER.iterdir() if (folder / CHECKSUMS).is_file())
+
+
+def bundled_model(name: str, folder: Path = FOLDER) -> Path | None:
+    """The folder of a bundled model, its files checked; None if no model of that name is bundled.
+
+    Raises:
+        FileNotFoundError, ValueError: a file is missing or damaged; names it and says how to get it back.
+    """
+    folder = folder / name
+    if not name.isidentifier() or not (folder / CHECKSUMS).is_file():
+        return None
+    for file, expected in json.loads((folder / CHECKSUMS).read_text(encoding="utf-8")).items():
+        if not (folder / file).is_file():
+            raise FileNotFoundError(f"the bundled model {name!r} has no {folder / file}. Install leapgen again.")
+        if hashlib.sha256((folder / file).read_bytes()).hexdigest() != expected:
+            raise ValueError(f"the bundled model {name!r} is damaged: {folder / file} is not what was shipped. "
+                             "Install leapgen again.")
+    return folder
+
+
+def model_path(name: str) -> str:
+    """What transformers' ``from_pretrained`` is to be given: a folder of that name, else a bundled model, else the name."""
+    return name if Path(name).is_dir() else str(bundled_model(name) or name)
+
+
+def write_checksums(folder: Path) -> None:
+    """Notes the SHA-256 of the files transformers loads."""
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".jinja")
+                   and file.name != CHECKSUMS)
+    sums = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    (folder / CHECKSUMS).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
