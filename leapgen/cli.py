@@ -14,6 +14,7 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from leapgen.config import LeapConfig, SamplingConfig
 from leapgen.display import RunProgress, show
+from leapgen.models import bundled_models
 from leapgen.output import LeapOutput, OutputEvent
 from leapgen.training.recipe import RECIPES
 
@@ -45,8 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(run=_run)
 
     demo = commands.add_parser("demo", help="LeaP on a small model, with nothing to download at run time")
-    demo.add_argument("--model", choices=("maze", "smollm2"), default="maze",
-                      help="the bundled maze reasoner, or SmolLM2-135M-Instruct (default: maze)")
+    models = [*bundled_models(), "smollm2"]
+    demo.add_argument("--model", choices=models, default=models[0],
+                      help=f"a bundled model, or SmolLM2-135M-Instruct (default: {models[0]})")
     demo.add_argument("--question", default=None, help="for maze: a text as leapgen.maze.Maze.question writes it")
     _run_options(demo, n=8)
     demo.set_defaults(run=_demo)
@@ -65,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
     synth = commands.add_parser("synth", help="LeaP-T: a teacher runs LeaP over a problem file; right responses are kept")
     synth.add_argument("--problems", type=Path, required=True, help="JSON or JSON Lines: 'problem' and 'answer' of each")
-    synth.add_argument("--model", required=True, help="the teacher: a folder, a hub name, 'maze' or 'smollm2'")
+    synth.add_argument("--model", required=True, help="the teacher: a folder, a hub name, or 'smollm2'")
     synth.add_argument("--dtype", default="auto")
     synth.add_argument("--device-map", default=None)
     synth.add_argument("--output", type=Path, default=Path("responses.jsonl"), help="default: responses.jsonl")
@@ -76,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sft = commands.add_parser("sft", help="LeaP-T: fine-tune a causal LM on such responses (also under accelerate launch)")
     sft.add_argument("--data", type=Path, required=True, help="what leapgen synth wrote")
-    sft.add_argument("--model", required=True, help="the student: a folder, a hub name, or 'maze'")
+    sft.add_argument("--model", required=True, help="the student: a folder or a hub name")
     sft.add_argument("--dtype", default="float32", help="of the weights while they are trained (default: float32)")
     sft.add_argument("--output", type=Path, required=True, help="folder of the checkpoints; the result is in model/")
     sft.add_argument("--recipe", choices=RECIPES, default="leap-t-7b",

@@ -87,7 +87,8 @@ class LeapGenerator:
                         **model_options: Any) -> LeapGenerator:
         """Loads model and tokenizer by transformers' ``from_pretrained``; ``model_options`` go to the model.
 
-        ``maze`` is the small reasoner that the package carries (``leapgen.models``), unless there is a folder of that name.
+        Models that the package carries (``leapgen.models.bundled_models()``) are loaded by their names, unless there is a
+        folder of that name.
 
         Raises:
             FileNotFoundError, ValueError: files of a bundled model are missing or damaged.
