@@ -153,7 +153,7 @@ def test_padding_is_left_alone():
 
 LINEAR = [(torch.float32, "float32"), (torch.bfloat16, "bfloat16"), (torch.bfloat16, "amx_model"),
           pytest.param(torch.bfloat16, "amx", marks=pytest.mark.skipif(
-              cpu.library() is None or not cpu.library().leapgen_has_amx(), reason="this machine has no matrix tiles (AMX)"))]
+              cpu.library() is None or not cpu.library().leapgen_has_amx(), reason="this machine has no AMX"))]
 
 
 @pytest.mark.parametrize(("dtype", "kernel"), LINEAR)

@@ -44,8 +44,8 @@ def main() -> None:
                  for maze, output in zip(mazes, free, strict=True)]
         mixed = [i for i, row in enumerate(right) if any(row) and not all(row)]
         note("free, alone", [free[i] for i in mixed], mixed)
-        note("free, with peers", run(generator, [mazes[i] for i in mixed], settings.leap(), settings.paths, seed, **sampling),
-             mixed)
+        outputs = run(generator, [mazes[i] for i in mixed], settings.leap(), settings.paths, seed, **sampling)
+        note("free, with peers", outputs, mixed)
         for kind, wanted in (("bad", False), ("good", True)):
             begun = [rng.choice([path for path, ok in zip(free[i].paths, right[i], strict=True) if ok == wanted])
                      for i in mixed]
@@ -55,8 +55,8 @@ def main() -> None:
                 rest = leap.replace(max_new_tokens=settings.budget - keep)
                 outputs = run(generator, prompts, rest, settings.paths, seed, **sampling)
                 note(f"{kind} beginning, {name}", outputs, mixed)
-    print(f"{len(rates['free, alone'])} problems with right and wrong answers, {settings.paths} paths, {options.seeds} seeds, "
-          f"beginnings of {min(kept)} to {max(kept)} tokens")
+    print(f"{len(rates['free, alone'])} problems with right and wrong answers, {settings.paths} paths, "
+          f"{options.seeds} seeds, beginnings of {min(kept)} to {max(kept)} tokens")
     summary = {}
     for name, values in rates.items():
         row = {"pass_at_1": estimate(by_problem(values))}

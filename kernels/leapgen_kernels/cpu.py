@@ -120,8 +120,8 @@ def linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
                                                    tuple(None if b is None else b.data_ptr() for b in biases))
     outputs = [torch.empty((*outer, width), dtype=x.dtype) for width in widths]
     kernel = kernel or _LINEAR[x.dtype]
-    kernel(x.data_ptr(), matrices, offsets, (_POINTER * len(outputs))(*[y.data_ptr() for y in outputs]), columns, len(outputs),
-           x.numel() // depth, depth, stride, torch.get_num_threads())
+    kernel(x.data_ptr(), matrices, offsets, (_POINTER * len(outputs))(*[y.data_ptr() for y in outputs]), columns,
+           len(outputs), x.numel() // depth, depth, stride, torch.get_num_threads())
     return outputs
 
 

@@ -138,8 +138,9 @@ class Maze:
         maze = cls(found[1], found[2], tuple((passage[0], passage[-1]) for passage in listed))
         for *label, to in listed:
             if " ".join(label) != maze.label(to):
-                raise ValueError(f"malformed maze: the way to {to!r} is numbered {' '.join(label)!r}; ways are numbered from 1 "
-                                 f"in the order they are listed, and only where there are several: {maze.label(to)!r}.")
+                raise ValueError(f"malformed maze: the way to {to!r} is numbered {' '.join(label)!r}, not "
+                                 f"{maze.label(to)!r}; ways are numbered from 1 in the order they are listed, and only "
+                                 "where there are several.")
         return maze
 
     def is_solved_by(self, answer: str | Sequence[str] | None) -> bool:

@@ -71,7 +71,8 @@ def hint_text(report: Report, maze: Maze, rng: random.Random) -> str:
     """The same, in one of several wordings a peer might use."""
     ways = _ways(report, maze)
     if report.route:
-        return rng.choice((f" the way is {ways}.", f" go {ways}.", f" I see the exit by {ways}.", f" found the way: {ways}."))
+        return rng.choice((f" the way is {ways}.", f" go {ways}.", f" I see the exit by {ways}.",
+                           f" found the way: {ways}."))
     if report.dead:
         return rng.choice((f" {ways} are dead ends.", f" avoid {ways}.", f" I tried {ways} and no exit.",
                            f" no way through {ways}.", f" {ways} leads nowhere."))
@@ -129,7 +130,7 @@ class SampleMaker:
         sample.add([*self._encode(f" {' '.join(position)}}}"), self.end], True)
         return sample
 
-    # -- drills: nothing tells which room is asked for, so asking is not learned ---------------------------------------
+    # -- drills: nothing tells which room is asked for, so asking is not learned -------------------------------------
 
     def _look_up(self, sample: Sample, maze: Maze) -> None:
         """Corridors, step by step, in random order."""
@@ -141,7 +142,7 @@ class SampleMaker:
             sample.add(self._encode(f" {following}."), True)
 
     def _choose_everywhere(self, sample: Sample, walk: Walk) -> None:
-        """In every room with several ways, one after the other: what is reported dead is left out, a reported route first."""
+        """In every room with several ways, one after the other: not those reported dead, a reported route's first."""
         rng, maze = self.rng, walk.maze
         goal = walk.reported_goal() or ()
         branching = [room for room in maze.rooms if len(maze.next_rooms(room)) > 1]
