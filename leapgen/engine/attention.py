@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from leapgen_kernels import cpu, ops
+from leapgen_kernels import cpu, gpu, ops
 from torch import Tensor
 from transformers import AttentionInterface
 
@@ -57,6 +57,9 @@ def attention_forward(module: torch.nn.Module, query: Tensor, key: Tensor, value
         plan.cache.prepare(layer, key, value)
     if plan.kernels and cpu.serves(query):
         return cpu.attend(query, key, value, plan.packed(layer), **options), None
+    if plan.kernels and gpu.serves(query):
+        tiles = plan.tiles(query.device, query.shape[1], key.shape[1])
+        return gpu.attend(query, key, value, plan.cache.keys[layer], plan.cache.values[layer], tiles, **options), None
     query, key, value = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
     plan.cache.write(layer, key, value, plan.on(key.device).slots)
     return paged_attention(query, plan.cache.keys[layer], plan.cache.values[layer], plan, **options)[None], None

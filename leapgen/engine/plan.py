@@ -8,9 +8,11 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from leapgen_kernels import gpu
 from torch import Tensor
 
 from leapgen.engine.cache import KVCache
+from leapgen.engine.tiles import cut
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class StepPlan:
     kernels: bool = True  # whether compiled kernels may be used; without, plain torch
     windows: dict[int, int | None] = field(default_factory=dict)  # sliding window each layer asked for, as layers run
     _tensors: dict[torch.device, PlanTensors] = field(default_factory=dict)
+    _tiles: dict[tuple[torch.device, int, int], gpu.Tiles] = field(default_factory=dict)
     _packed: Tensor | None = None
     _packed_layers: int = 0
 
@@ -93,6 +96,18 @@ class StepPlan:
                 torch.from_numpy(array).to(device, non_blocking=True)
                 for array in (self.slots, self.page_table, self.query_starts, self.kv_lengths)))
         return self._tensors[device]
+
+    def tiles(self, device: torch.device, heads: int, kv_heads: int) -> gpu.Tiles:
+        """The step's attention cut for the GPU kernels: once a step for all layers that have so many heads."""
+        shape, key = gpu.TileShape.of(heads // kv_heads), (device, heads, kv_heads)
+        if key not in self._tiles:
+            segments = shared_segments(self.page_table, self.kv_lengths, self.cache.page_size)
+            tiles = cut(segments, self.query_starts, self.page_table.shape[1], shape.narrow_tokens, shape.wide_tokens,
+                        max(gpu.programs(device) // kv_heads, 1))
+            small = [torch.from_numpy(array.astype(np.int32, copy=False)).to(device, non_blocking=True) for array in (
+                self.positions, tiles.part_starts, self.page_table.ravel(), tiles.narrow, tiles.wide)]
+            self._tiles[key] = gpu.Tiles(self.on(device).slots, *small, num_parts=int(tiles.part_starts[-1]))
+        return self._tiles[key]
 
 
 def shared_segments(page_table: np.ndarray, kv_lengths: np.ndarray, page_size: int) -> np.ndarray:
