@@ -32,7 +32,7 @@ class KernelStep(Step):
         query = self.query.transpose(0, 1).contiguous()
         key, value = key.transpose(0, 1).contiguous(), value.transpose(0, 1)
         query, key, value = (tensor[None].to(DEVICE) for tensor in (query, key, value))
-        output = gpu.attend(query, key, value, keys, values, self.plan.tiles(DEVICE, query.shape[1], key.shape[1]),
+        output = gpu.attend(query, key, value, keys, values, self.plan.tiles(plans.Attends.of(query, key)),
                             scaling=case.key_dim**-0.5 if case.scaling is None else case.scaling,
                             sliding_window=case.sliding_window, softcap=case.softcap,
                             sinks=None if self.sinks is None else self.sinks.to(DEVICE))
@@ -131,7 +131,7 @@ def test_shared_pages_are_attended_to_by_all_who_share_them(seed, dtype):
     case = Case([], page_size=8, kv_heads=2, group=[1, 3, 5, 9][seed], key_dim=16, value_dim=8, sinks=seed == 1,
                 sliding_window=[None, None, 21, None][seed])
     step = SharingStep(case, dtype, seed)
-    tiles = step.plan.tiles(DEVICE, 2 * case.group, 2)
+    tiles = step.plan.tiles(plans.Attends(DEVICE, 2 * case.group, 2, dtype))
     shared = plans.shared_segments(step.plan.page_table, step.plan.kv_lengths, 8)
     assert (shared[:, 2] - shared[:, 1] > 1).any() and (len(tiles.wide) or case.group < 5)
     assert step.error_in_roundings() <= 1
@@ -141,12 +141,13 @@ def test_padding_stores_nothing_and_comes_back_as_zeros():
     """Would catch: a padded row of a graph that writes into a page, or NaN that runs through its layer."""
     step = KernelStep(Case([(12, 13), (5, 6)], page_size=4), torch.float32)
     expected = step.run()
-    tiles = step.plan.tiles(DEVICE, 4, 2)
+    attends = plans.Attends(DEVICE, 4, 2, torch.float32)
+    tiles = step.plan.tiles(attends)
 
     def padded(tensor, rows, with_what):
         return torch.cat([tensor, tensor.new_full((rows, *tensor.shape[1:]), with_what)])
 
-    step.plan._tiles[DEVICE, 4, 2] = tiles._replace(
+    step.plan._tiles[attends] = tiles._replace(
         slots=padded(tiles.slots, 2, -1), positions=padded(tiles.positions, 2, 0),
         part_starts=padded(tiles.part_starts, 2, int(tiles.part_starts[-1])), narrow=padded(tiles.narrow, 3, 0),
         wide=padded(tiles.wide, 3, 0), num_parts=tiles.num_parts + 5)
@@ -167,7 +168,7 @@ def test_steps_of_nobody_run():
     plan = plans.StepPlan.build(step.cache, [], [], [])
     query, key, value = (torch.ones(1, heads, 0, dim, device=DEVICE) for heads, dim in ((4, 4), (2, 4), (2, 6)))
     output = gpu.attend(query, key, value, step.cache.keys[0].to(DEVICE), step.cache.values[0].to(DEVICE),
-                        plan.tiles(DEVICE, 4, 2), scaling=1.0)
+                        plan.tiles(plans.Attends.of(query, key)), scaling=1.0)
     assert output.shape == (1, 0, 4, 6)
 
 

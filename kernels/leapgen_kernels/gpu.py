@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 DTYPES = {torch.float32, torch.bfloat16, torch.float16}
-ROWS = 64  # of a wide tile
+ROWS = 64  # of a wide tile at most
 MIN_ROWS = 16  # what a tensor core multiplies at least
-TILE_BYTES = 48 << 10  # keys and values of a tile in flight
+MAX_COLUMNS = 64  # keys a program takes at once
 
 
 class Tiles(NamedTuple):
@@ -29,17 +29,20 @@ class Tiles(NamedTuple):
 
 
 class TileShape(NamedTuple):
-    """How many rows, (token, head), a tile of a grouped-head layer holds."""
+    """How many rows, (token, head), a tile of a grouped-head layer holds.
+
+    float32 is multiplied without tensor cores, from registers, which hold half as many rows.
+    """
 
     heads: int  # heads of a group that go through the same keys together
     narrow_rows: int
     wide_rows: int
 
     @classmethod
-    def of(cls, group: int) -> TileShape:
-        heads = min(group, ROWS)
-        narrow = max(MIN_ROWS, _power_of_two(heads))
-        return cls(heads, narrow, max(narrow, ROWS))
+    def of(cls, group: int, dtype: torch.dtype) -> TileShape:
+        rows = ROWS // 2 if dtype == torch.float32 else ROWS
+        heads = min(group, rows)
+        return cls(heads, max(MIN_ROWS, _power_of_two(heads)), rows)
 
     @property
     def narrow_tokens(self) -> int:
@@ -89,7 +92,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tens
         query: [1, heads, tokens, key_dim]; key: [1, kv_heads, tokens, key_dim]; value: [1, kv_heads, tokens, value_dim];
             float32, bfloat16 or float16, as the pool is.
         keys: [pages, page_size, kv_heads, key_dim]; values: [pages, page_size, kv_heads, value_dim]: the layer's pool.
-        tiles: cut for ``TileShape.of(heads // kv_heads)``, on the same device.
+        tiles: cut for the ``TileShape`` of such a layer, on the same device.
         sliding_window: positions a query sees, itself included; softcap, sinks [heads]: as in the oracle.
 
     Returns:
@@ -103,7 +106,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tens
     query, key, value = (tensor if tensor.stride(3) == 1 else tensor.contiguous() for tensor in (query, key, value))
     _, heads, tokens, key_dim = query.shape
     page_size, kv_heads, value_dim = values.shape[1:]
-    group, shape = heads // kv_heads, TileShape.of(heads // kv_heads)
+    group, shape = heads // kv_heads, TileShape.of(heads // kv_heads, query.dtype)
     paged.store[(tokens,)](
         key, value, keys, values, tiles.slots, key.stride(2), key.stride(1), value.stride(2), value.stride(1), kv_heads,
         KEY_DIM=key_dim, VALUE_DIM=value_dim, KEY_BLOCK=_power_of_two(kv_heads * key_dim),
@@ -112,14 +115,14 @@ def attend(query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tens
     sums = query.new_empty(tiles.num_parts, heads, value_dim, dtype=torch.float32)
     tops = query.new_empty(2, tiles.num_parts, heads, dtype=torch.float32)
     key_block, value_block = (max(MIN_ROWS, _power_of_two(dim)) for dim in (key_dim, value_dim))
-    columns = TILE_BYTES // ((key_block + value_block) * keys.element_size())
+    columns = _columns(key_block + value_block, keys.element_size())
     for listed, rows in ((tiles.wide, shape.wide_rows), (tiles.narrow, shape.narrow_rows)):
         if len(listed):
             paged.attend[(len(listed) * kv_heads * -(-group // shape.heads),)](
                 query, keys, values, tiles.pages, listed, tiles.positions, tiles.part_starts, sums, tops[0], tops[1],
                 query.stride(2), query.stride(1), kv_heads, scaling, softcap or 1.0, sliding_window or 0,
                 PAGE_SIZE=page_size, KEY_DIM=key_dim, VALUE_DIM=value_dim, KEY_BLOCK=key_block, VALUE_BLOCK=value_block,
-                GROUP=group, HEADS=shape.heads, ROWS=rows, COLUMNS=min(max(_power_of_two(columns + 1) // 2, MIN_ROWS), 64),
+                GROUP=group, HEADS=shape.heads, ROWS=rows, COLUMNS=columns,
                 STAGES=_stages(query.device), CAPPED=softcap is not None, WINDOWED=sliding_window is not None,
                 WIDEN=interpreted() and query.dtype == torch.bfloat16, num_warps=4)
     output = query.new_empty(1, tokens, heads, value_dim)
@@ -134,10 +137,16 @@ def _power_of_two(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
+def _columns(width: int, element_size: int) -> int:
+    """Keys a program takes at once: of 16-bit numbers what shared memory holds three times, of float32 what registers hold."""
+    fit = (24 << 10 if element_size == 2 else 4 << 10) // width
+    return min(max(_power_of_two(fit + 1) // 2, MIN_ROWS), MAX_COLUMNS)
+
+
 @lru_cache
 def _stages(device: torch.device) -> int:
-    """Tiles of keys and values in flight: what fits in a multiprocessor's shared memory."""
+    """Keys and values in flight: what fits in a multiprocessor's shared memory."""
     if device.type != "cuda":
         return 1
     room = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
-    return 3 if room >= 4 * TILE_BYTES else 2
+    return 3 if room > 160 << 10 else 2

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from leapgen.engine.cache import GrowingKVCache
-from leapgen.engine.plan import StepPlan
+from leapgen.engine.plan import Attends, StepPlan
 
 NAME = "leapgen_paged"
 
@@ -49,20 +49,24 @@ def attention_forward(module: torch.nn.Module, query: Tensor, key: Tensor, value
     if leapgen_plan is None:
         raise UnsupportedAttentionError(f"{type(module).__name__} is not given the keyword arguments of the model's forward")
     _check(module, query, key, attention_mask, dropout, kwargs)
-    plan, layer = leapgen_plan, module.layer_idx
-    plan.windows[layer] = sliding_window
-    options = {"scaling": query.shape[-1] ** -0.5 if scaling is None else scaling, "sliding_window": sliding_window,
-               "softcap": softcap, "sinks": s_aux}
+    return _attend(leapgen_plan, module.layer_idx, query, key, value,
+                   scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+                   sliding_window=sliding_window, softcap=softcap, sinks=s_aux), None
+
+
+@torch.compiler.disable  # a graph of the layers is broken here: the plan is no tensor
+def _attend(plan: StepPlan, layer: int, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+    plan.windows[layer] = options["sliding_window"]
     if isinstance(plan.cache, GrowingKVCache):
         plan.cache.prepare(layer, key, value)
     if plan.kernels and cpu.serves(query):
-        return cpu.attend(query, key, value, plan.packed(layer), **options), None
+        return cpu.attend(query, key, value, plan.packed(layer), **options)
     if plan.kernels and gpu.serves(query):
-        tiles = plan.tiles(query.device, query.shape[1], key.shape[1])
-        return gpu.attend(query, key, value, plan.cache.keys[layer], plan.cache.values[layer], tiles, **options), None
+        tiles = plan.tiles(Attends.of(query, key))
+        return gpu.attend(query, key, value, plan.cache.keys[layer], plan.cache.values[layer], tiles, **options)
     query, key, value = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
     plan.cache.write(layer, key, value, plan.on(key.device).slots)
-    return paged_attention(query, plan.cache.keys[layer], plan.cache.values[layer], plan, **options)[None], None
+    return paged_attention(query, plan.cache.keys[layer], plan.cache.values[layer], plan, **options)[None]
 
 
 def _check(module: torch.nn.Module, query: Tensor, key: Tensor, attention_mask: Tensor | None, dropout: float,
