@@ -14,8 +14,9 @@ from leapgen.engine.tiles import cut
 pytestmark = pytest.mark.skipif(gpu.library() is None, reason="Triton is not installed")
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-# Products are exact and sums float32. A half-precision weight and the output are rounded once each: twice 2^-8 in bfloat16 (the
-# interpreter cuts off instead, which is twice as much), twice 2^-11 in float16, of the attention over the values' sizes.
+# Products are exact and sums float32. A half-precision weight and the output are rounded once each: twice 2^-8 in
+# bfloat16 (the interpreter cuts off instead, which is twice as much), twice 2^-11 in float16, of the attention over the
+# values' sizes.
 ROUNDING = {torch.float32: 2e-6, torch.bfloat16: 2**-7 if DEVICE.type == "cuda" else 2**-6, torch.float16: 2**-10}
 
 
@@ -80,8 +81,8 @@ def test_random_steps(seed):
     rng = np.random.default_rng(seed)
     spans = [(start := int(rng.integers(0, 300)), start + (1 if rng.random() < 0.6 else int(rng.integers(1, 9))))
              for _ in range(int(rng.integers(1, 4)))]
-    case = Case(spans, page_size=int(rng.choice([2, 16, 32])), kv_heads=int(rng.integers(1, 3)), group=int(rng.integers(1, 5)),
-                key_dim=24, value_dim=16, sliding_window=[None, 33][seed % 2], seed=seed)
+    case = Case(spans, page_size=int(rng.choice([2, 16, 32])), kv_heads=int(rng.integers(1, 3)),
+                group=int(rng.integers(1, 5)), key_dim=24, value_dim=16, sliding_window=[None, 33][seed % 2], seed=seed)
     assert KernelStep(case, torch.float32).error_in_roundings() <= 1
 
 

@@ -78,8 +78,8 @@ def serves(tensor: Tensor) -> bool:
 
 @lru_cache
 def programs(device: torch.device) -> int:
-    """How many programs keep the device busy: several waves of a few on each multiprocessor, so that an uneven end is short."""
-    return 8 * torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 8
+    """How many programs keep the device busy: some waves of a few on each multiprocessor, so that the end is even."""
+    return 8 * torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, tiles: Tiles, *, scaling: float,
@@ -138,7 +138,7 @@ def _power_of_two(number: int) -> int:
 
 
 def _columns(width: int, element_size: int) -> int:
-    """Keys a program takes at once: of 16-bit numbers what shared memory holds three times, of float32 what registers hold."""
+    """Keys a program takes at once: in 16 bits what shared memory holds three times, in float32 what registers hold."""
     fit = (24 << 10 if element_size == 2 else 4 << 10) // width
     return min(max(_power_of_two(fit + 1) // 2, MIN_ROWS), MAX_COLUMNS)
 

@@ -1,9 +1,9 @@
 """Triton kernels over paged KV: the store, attention split along the keys, and the merge of its parts.
 
-Flash-decoding (Dao et al., 2023) on a list of tiles: a tile is some tokens of the flat step and a range of positions whose
-pages all of these tokens see, so that a prefix that several sequences share is read for all of them together (Hydragen, arXiv
-2402.05099), and prefill, decode and mixed steps are one kernel. Softmax is online (Milakov and Gimelshein, arXiv 1805.02867),
-in powers of two; what a tile found of a row is a part, and a row's parts are merged at the end.
+Flash-decoding (Dao et al., 2023) on a list of tiles: a tile is some tokens of the flat step and a range of positions
+whose pages all of these tokens see. So a prefix that several sequences share is read for all of them together (Hydragen,
+arXiv 2402.05099), and prefill, decode and mixed steps are one kernel. Softmax is online (Milakov and Gimelshein, arXiv
+1805.02867), in powers of two; what a tile found of a row is a part, and a row's parts are merged at the end.
 
 Importing this needs Triton. With TRITON_INTERPRET=1 in the environment before that, the kernels run on CPU tensors.
 """
@@ -111,8 +111,8 @@ def attend(query, keys, values, pages, tiles, positions, part_starts, sums, tops
 
 
 @triton.jit
-def merge(sums, tops, norms, part_starts, sinks, output, heads, VALUE_DIM: tl.constexpr, VALUE_BLOCK: tl.constexpr,
-          PARTS: tl.constexpr, SINKS: tl.constexpr):
+def merge(sums, tops, norms, part_starts, sinks, output, heads, VALUE_DIM: tl.constexpr,
+          VALUE_BLOCK: tl.constexpr, PARTS: tl.constexpr, SINKS: tl.constexpr):
     """Parts of one (token, head) become its output; a sink is one more weight without a value. No parts give zeros."""
     row = tl.program_id(0).to(tl.int64)
     token, head = row // heads, row % heads

@@ -120,6 +120,11 @@ class StepPlan:
                 for array in (self.slots, self.page_table, self.query_starts, self.kv_lengths)))
         return self._tensors[device]
 
+    @property
+    def attends(self) -> list[Attends]:
+        """What layers have asked for tiles."""
+        return list(self._tiles)
+
     def tiles(self, attends: Attends) -> gpu.Tiles:
         """The step's attention cut for the GPU kernels: once a step for all layers of a shape."""
         if attends not in self._tiles:

@@ -44,7 +44,7 @@ def cut(segments: np.ndarray, query_starts: np.ndarray, page_stride: int, narrow
         pieces[kind] = -(-lengths[kind] // max(least, -(-int((blocks * lengths)[kind].sum()) // target)))
     pieces = np.maximum(pieces, 1)
     pieces[~narrow] = np.minimum(pieces[~narrow], MAX_WIDE_PIECES)
-    piece = -(-(-(-lengths // pieces)) // STEP) * STEP
+    piece = (-(-lengths // pieces) + STEP - 1) // STEP * STEP
     pieces = np.maximum(-(-lengths // piece), 1)
 
     before, following = [], [0] * (int(level.max()) + 2)  # parts that a segment's tokens have from the levels above
