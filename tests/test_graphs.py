@@ -127,6 +127,16 @@ def test_a_model_that_cannot_be_captured_runs_as_it_is(static_steps, monkeypatch
     assert len(paths(engine, n=1, steps=2)[0][0]) == 12
 
 
+def test_weights_that_were_moved_are_not_read_where_they_lay(static_steps):
+    """Would catch: a graph that goes on with weights the model no longer has."""
+    model = tiny.build("llama", torch.float32, num_hidden_layers=1)
+    engine = engine_of(model)
+    with torch.no_grad():
+        model.lm_head.weight = torch.nn.Parameter(-model.lm_head.weight)
+    engine.runner.graphs.step = None
+    assert_same(paths(engine, n=1), paths(engine_of(model, graphs=False, kernels=False), n=1))
+
+
 def test_graphs_can_be_switched_off(static_steps):
     """Would catch: an option that does nothing."""
     assert engine_of(tiny.build("llama", torch.float32, num_hidden_layers=1), graphs=False).runner.graphs is None

@@ -11,9 +11,19 @@ import torch
 from torch import Tensor
 
 DTYPES = {torch.float32, torch.bfloat16, torch.float16}
-ROWS = 64  # of a wide tile at most
 MIN_ROWS = 16  # what a tensor core multiplies at least
-MAX_COLUMNS = 64  # keys a program takes at once
+
+
+class Launch(NamedTuple):
+    """How the attention kernel is launched: chosen by the registers and shared memory it needs, to be tuned by measuring."""
+
+    rows: int = 64  # of a wide tile, in 16 bits
+    max_columns: int = 64  # keys a program takes at once
+    stages: int = 3  # keys and values in flight, at most
+    waves: int = 8  # programs for each multiprocessor
+
+
+LAUNCH = Launch()
 
 
 class Tiles(NamedTuple):
@@ -40,7 +50,7 @@ class TileShape(NamedTuple):
 
     @classmethod
     def of(cls, group: int, dtype: torch.dtype) -> TileShape:
-        rows = ROWS // 2 if dtype == torch.float32 else ROWS
+        rows = LAUNCH.rows // 2 if dtype == torch.float32 else LAUNCH.rows
         heads = min(group, rows)
         return cls(heads, max(MIN_ROWS, _power_of_two(heads)), rows)
 
@@ -76,10 +86,9 @@ def serves(tensor: Tensor) -> bool:
     return tensor.is_cuda and tensor.dtype in DTYPES and library() is not None
 
 
-@lru_cache
 def programs(device: torch.device) -> int:
     """How many programs keep the device busy: some waves of a few on each multiprocessor, so that the end is even."""
-    return 8 * torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
+    return LAUNCH.waves * torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, tiles: Tiles, *, scaling: float,
@@ -124,7 +133,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tens
                 PAGE_SIZE=page_size, KEY_DIM=key_dim, VALUE_DIM=value_dim, KEY_BLOCK=key_block, VALUE_BLOCK=value_block,
                 GROUP=group, HEADS=shape.heads, ROWS=rows, COLUMNS=columns,
                 STAGES=_stages(query.device), CAPPED=softcap is not None, WINDOWED=sliding_window is not None,
-                WIDEN=interpreted() and query.dtype == torch.bfloat16, num_warps=4)
+                WIDEN=interpreted() and query.dtype == torch.bfloat16, num_warps=8 if rows >= 128 else 4)
     output = query.new_empty(1, tokens, heads, value_dim)
     paged.merge[(tokens * heads,)](
         sums, tops[0], tops[1], tiles.part_starts, sinks if sinks is None else sinks.contiguous(), output, heads,
@@ -140,13 +149,12 @@ def _power_of_two(number: int) -> int:
 def _columns(width: int, element_size: int) -> int:
     """Keys a program takes at once: in 16 bits what shared memory holds three times, in float32 what registers hold."""
     fit = (24 << 10 if element_size == 2 else 4 << 10) // width
-    return min(max(_power_of_two(fit + 1) // 2, MIN_ROWS), MAX_COLUMNS)
+    return max(min(_power_of_two(fit + 1) // 2, LAUNCH.max_columns), MIN_ROWS)
 
 
-@lru_cache
 def _stages(device: torch.device) -> int:
     """Keys and values in flight: what fits in a multiprocessor's shared memory."""
     if device.type != "cuda":
         return 1
     room = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
-    return 3 if room > 160 << 10 else 2
+    return LAUNCH.stages if room > 160 << 10 else min(LAUNCH.stages, 2)

@@ -66,6 +66,7 @@ class DecodeGraphs:
         self._compile = compile
         self._replays: dict[int, Callable[[], None]] = {}
         self._uniforms = UniformBlocks()
+        self._weights = self._addresses()
         probe = StepPlan.build(self.cache, [[0]], [0], [1])  # no sequence has page 0 yet
         logits = runner.run([0], probe, np.zeros(1, dtype=np.int64))
         self._vocab, most = logits.shape[1], self.sizes[-1]
@@ -85,6 +86,11 @@ class DecodeGraphs:
         """Narrow tiles, wide tiles and parts there is room for with the largest batch."""
         tiles, most = _tiles_for(attends, self.sizes[-1]), self.sizes[-1]
         return tiles, tiles, attends.target + PARTS_EACH * most
+
+    def _addresses(self) -> tuple[int, int]:
+        """Where the model's first and last weights lie: elsewhere, if they were moved or replaced as a whole."""
+        model = self.runner.model
+        return model.get_input_embeddings().weight.data_ptr(), model.get_output_embeddings().weight.data_ptr()
 
     def warm_up(self) -> None:
         """Captures every size, the largest first, so that the others find its memory.
@@ -136,6 +142,8 @@ class DecodeGraphs:
 
     def serve(self, chunks: list[Chunk]) -> bool:
         """Whether a step is one of those captured."""
+        if self.runner.model.training or self._weights != self._addresses():
+            return False  # a graph would not notice
         return len(chunks) <= self.sizes[-1] and all(
             chunk.end - chunk.start == 1 and len(chunk.samples) == 1 and chunk.samples[0][1] is chunk.sequence
             for chunk in chunks)
