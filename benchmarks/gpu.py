@@ -4,11 +4,11 @@
     python benchmarks/gpu.py --parts bandwidth decode transformers --json benchmarks/results/gpu-decode.json    # 6
     python benchmarks/gpu.py --parts bandwidth sweep shared fork leap --json benchmarks/results/gpu-leap.json   # 6
 
-Parts: ``bandwidth``: bytes a copy moves, read and written. ``attention``: the kernels alone, by how many keys and stages
-a program takes. ``decode``: a step of n sequences of ``length`` tokens that share nothing, beside the time that reading
-weights and KV once takes at that bandwidth. ``transformers``: the same by ``generate``, with its dynamic cache, and with a
-static cache, which it compiles. ``sweep``: n from 1 to 128. ``shared``: the same lengths with a common prefix. ``fork``,
-``leap``: as in ``fork.py`` and ``leap.py``, the re-prefilling engine being this one.
+Parts: ``bandwidth``: bytes a copy moves, read and written. ``attention``: the kernels alone, by how they are launched.
+``decode``: a step of n sequences of ``length`` tokens that share nothing, beside the time that reading weights and KV
+once takes at that bandwidth. ``transformers``: the same by ``generate``, with its dynamic cache, and with a static cache,
+which it compiles. ``sweep``: n from 1 to 128. ``shared``: the same lengths with a common prefix. ``fork``, ``leap``: as in
+``fork.py`` and ``leap.py``, the re-prefilling engine being this one.
 
 ``--tiny`` runs every part on a small model, on CPU too: it shows that the script works, and measures nothing.
 """
@@ -16,6 +16,7 @@ static cache, which it compiles. ``sweep``: n from 1 to 128. ``shared``: the sam
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import statistics
@@ -91,6 +92,7 @@ class Bench:
 
     def give_back_engine(self) -> None:
         self._engine = None
+        gc.collect()  # runner and graphs refer to each other
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -119,7 +121,7 @@ class Bench:
         return [(7 + 37 * i + 101 * seed) % 290 for i in range(length)]
 
     def live(self, n: int, length: int, shared: int) -> list[Sequence]:
-        """Sequences of this length, prefilled, which sample from now on; the first ``shared`` tokens are the same pages."""
+        """Sequences of this length, prefilled, which sample from now on; the first ``shared`` tokens are common."""
         engine, kept = self.engine, []
         if shared:
             first = engine.add(self.prompt(shared), SAMPLING, limit=shared)
@@ -167,7 +169,7 @@ class Bench:
         self.result["bandwidth"] = {"bytes a second, read and written": 2 * size / seconds}
 
     def floor(self, kv_bytes: float) -> float:
-        """Seconds that reading weights (of the embeddings only what is looked up) and KV once takes at the copy's speed."""
+        """Seconds that reading the weights, but for the embedding table, and KV once takes at the copy's speed."""
         if "bandwidth" not in self.result:
             self.bandwidth()
         table = self.model.get_input_embeddings().weight
@@ -175,7 +177,7 @@ class Bench:
         return (weights + kv_bytes) / self.result["bandwidth"]["bytes a second, read and written"]
 
     def attention(self) -> None:
-        """One layer's attention at n and length, nothing shared and all but 16 tokens shared, by the kernels' settings."""
+        """A layer's attention at n and length, nothing shared and all but 16 tokens shared, by the launch settings."""
         if gpu.library() is None or self.device.type != "cuda":
             self.result["attention"] = "not run: needs CUDA"
             return
@@ -232,7 +234,8 @@ class Bench:
         sampling = {"do_sample": True, "temperature": 0.6, "top_k": 40, "top_p": 0.95, "pad_token_id": 0,
                     "eos_token_id": None, "max_new_tokens": many}
         answers: dict[str, Any] = {}
-        for name, options in {"dynamic cache": {}, "static cache, compiled": {"cache_implementation": "static"}}.items():
+        caches = {"dynamic cache": {}, "static cache, compiled": {"cache_implementation": "static"}}
+        for name, options in caches.items():
             def generate(steps: int, options: dict[str, str] = options) -> None:
                 output = self.model.generate(ids, attention_mask=torch.ones_like(ids), **sampling, **options,
                                              stopping_criteria=StoppingCriteriaList([StopAt(self.a.length + steps)]))
@@ -246,7 +249,8 @@ class Bench:
                 answers[name] = f"failed: {type(error).__name__}: {str(error)[:300]}"
         ours = self.result["decode"]["seconds"]["step"]
         self.result["transformers"] = {
-            "times our step": {name: s / ours for name, s in answers.items() if isinstance(s, float)}, "seconds": answers}
+            "times our step": {name: s / ours for name, s in answers.items() if isinstance(s, float)},
+            "seconds": answers}
 
     def sweep(self) -> None:
         """Decode steps of n paths on a common prompt, from 1 to 128."""
@@ -283,12 +287,12 @@ class Bench:
             engine.release(one)
 
     def leap(self) -> None:
-        """LeaP by live sequences, by this engine with every text prefilled anew, and plain decoding of as many tokens."""
+        """LeaP by live sequences, by this engine with every text prefilled anew, and plain decoding as long."""
         live, generate = worker.leap_on_live_sequences(self.engine), worker.generate_by(self.engine)
         own, summary = (4, 3) if self.a.tiny else (128, 48)
-        work = {"rounds": 2 if self.a.tiny else 5, "interval": own, "summary": summary, "top_k": 2 if self.a.tiny else 4,
-                "trigger": list(range(100, 125)), "close": [5, 6, 7], "open": [11, 12, 13], "header": list(range(20, 26)),
-                "nudge": list(range(200, 230))}
+        work = {"rounds": 2 if self.a.tiny else 5, "interval": own, "summary": summary,
+                "top_k": 2 if self.a.tiny else 4, "trigger": list(range(100, 125)), "close": [5, 6, 7],
+                "open": [11, 12, 13], "header": list(range(20, 26)), "nudge": list(range(200, 230))}
         prompt, n = self.prompt(20 if self.a.tiny else 600), self.a.n
         calls = {"leap, live": lambda: live["leap"](prompt, n, work), "plain": lambda: live["plain"](prompt, n, work),
                  "leap, prefilled anew": lambda: worker.leap_by_text(generate, prompt, n, work)}

@@ -19,8 +19,8 @@ DEVICE = torch.device("cuda")
 pytestmark = [pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
               pytest.mark.skipif(gpu.library() is None, reason="needs Triton")]
 
-# Rounded once each: a weight and the output. In units of the attention over the values' sizes; float32 sums of thousands of
-# terms keep 2e-5 of that.
+# Rounded once each: a weight and the output. In units of the attention over the values' sizes; float32 sums of
+# thousands of terms keep 2e-5 of that.
 ROUNDING = {torch.float32: 2e-5, torch.bfloat16: 2**-7, torch.float16: 2**-10}
 SIZES = {  # kv heads, group, key width, value width, window, softcap, sinks
     "qwen2.5-7b": (4, 7, 128, 128, None, None, False),
@@ -31,6 +31,9 @@ SIZES = {  # kv heads, group, key width, value width, window, softcap, sinks
     "phi-2": (4, 1, 80, 80, None, None, False),
     "one kv head": (1, 71, 64, 64, None, None, False),
 }
+
+
+EXPERTS = ("qwen3_moe", "gpt_oss", "deepseek_v3")
 
 
 def steps(page_size):
@@ -54,7 +57,7 @@ def steps(page_size):
 @pytest.mark.parametrize("dtype", ROUNDING, ids=str)
 @pytest.mark.parametrize("name", SIZES)
 def test_kernels_at_full_size(name, dtype):
-    """Would catch: what the interpreter cannot show: a race, a wrong compilation, shared memory that does not suffice."""
+    """Would catch: what the interpreter cannot show: a race, a wrong compilation, too little shared memory."""
     kv_heads, group, key_dim, value_dim, window, softcap, with_sinks = SIZES[name]
     pages, spans, count = steps(16)
     torch.manual_seed(0)
@@ -67,8 +70,8 @@ def test_kernels_at_full_size(name, dtype):
         (kv_heads * group, key_dim), (kv_heads, key_dim), (kv_heads, value_dim)))
     sinks = torch.randn(kv_heads * group, device=DEVICE).to(dtype) if with_sinks else None
     options = {"scaling": key_dim**-0.5, "sliding_window": window, "softcap": softcap, "sinks": sinks}
-    actual = gpu.attend(query, key, value, cache.keys[0], cache.values[0], plan.tiles(Attends.of(query, key)), **options)[0]
-    again = gpu.attend(query, key, value, cache.keys[0], cache.values[0], plan.tiles(Attends.of(query, key)), **options)[0]
+    arguments = query, key, value, cache.keys[0], cache.values[0], plan.tiles(Attends.of(query, key))
+    actual, again = gpu.attend(*arguments, **options)[0], gpu.attend(*arguments, **options)[0]
     assert torch.equal(actual, again), "a result depends on which program came first"
     slots = plan.on(DEVICE).slots
     assert torch.equal(cache.keys[0].flatten(0, 1)[slots], key[0].transpose(0, 1))
@@ -101,11 +104,11 @@ def fork_and_extend(engine, steps=20):
 
 def engines(model, **changes):
     """With graphs, and in plain torch."""
-    config = EngineConfig(**{"page_size": 16, "kv_cache_bytes": 1 << 26, "max_batch_size": 8, "compile": False, **changes})
+    config = EngineConfig(page_size=16, kv_cache_bytes=1 << 26, max_batch_size=8, **{"compile": False, **changes})
     return Engine(model, config), Engine(model, config.replace(kernels=False))
 
 
-@pytest.mark.parametrize("name", [n for n in tiny.ARCHITECTURES if "moe" not in n and n not in ("gpt_oss", "deepseek_v3")])
+@pytest.mark.parametrize("name", [name for name in tiny.ARCHITECTURES if name not in EXPERTS])
 def test_captured_steps_say_what_plain_torch_says(name):
     """Would catch: anything a captured step does otherwise, in any architecture; float32, token for token."""
     graphed, plain = engines(tiny.build(name, torch.float32).to(DEVICE))
@@ -115,7 +118,7 @@ def test_captured_steps_say_what_plain_torch_says(name):
     assert [s.tokens for s in actual] == [s.tokens for s in expected]
 
 
-@pytest.mark.parametrize("name", ["qwen3_moe", "gpt_oss", "deepseek_v3"])
+@pytest.mark.parametrize("name", EXPERTS)
 def test_models_with_experts_run_captured_or_not(name):
     """Would catch: a capture that fails half-way and leaves the device unusable."""
     graphed, plain = engines(tiny.build(name, torch.float32).to(DEVICE))
@@ -124,7 +127,7 @@ def test_models_with_experts_run_captured_or_not(name):
 
 @pytest.mark.parametrize("compile", [False, True])
 def test_bfloat16_logits_of_captured_steps_stay_close(compile):
-    """Would catch: a captured step that reads the wrong pages or settings in half precision. Bound: 5% of the spread."""
+    """Would catch: a captured step that reads wrong pages or settings in half precision. Bound: 5% of the spread."""
     model = tiny.build("qwen2", torch.bfloat16, hidden_size=512, num_hidden_layers=4, num_attention_heads=8,
                        intermediate_size=1024, vocab_size=1000).to(DEVICE)
     engine, _ = engines(model, compile=compile)

@@ -24,7 +24,7 @@ DEVICE = torch.device("cuda" if CUDA else "cpu")
 
 @pytest.fixture
 def static_steps(monkeypatch):
-    """Steps go through the GPU kernels; without a GPU, by the interpreter, and a graph is the step itself, run again."""
+    """Steps go through the GPU kernels; without a GPU, the interpreter's, and a graph is the step itself, run again."""
     if not CUDA:
         monkeypatch.setattr(cpu, "serves", lambda tensor: False)
         monkeypatch.setattr(gpu, "serves", lambda tensor: tensor.dtype in gpu.DTYPES)
@@ -63,8 +63,8 @@ def assert_same(actual, expected, tolerance=1e-4):
 
 @pytest.mark.parametrize("name", ["llama", "gpt_oss"])
 def test_static_steps_say_what_eager_steps_say(name, static_steps):
-    """Would catch: a buffer that is not filled or not sent, padding that reaches a page or a result, a stale page table,
-    tile list or setting, a graph of another size, windows, sinks."""
+    """Would catch: a buffer that is not filled or not sent, padding that reaches a page or a result, a stale page
+    table, tile list or setting, a graph of another size, windows, sinks."""
     model = tiny.build(name, torch.float32, experts_implementation="eager")
     plain = paths(engine_of(model, graphs=False, kernels=False))
     engine = engine_of(model)
@@ -89,7 +89,8 @@ def test_a_batch_wider_than_every_graph_runs_as_it_is(static_steps, monkeypatch)
 
 @pytest.mark.parametrize("sampling", [
     SamplingConfig.greedy(), SamplingConfig(temperature=1.0, top_k=None, top_p=0.9),
-    SamplingConfig(repetition_penalty=1.3), SamplingConfig(temperature=1.1, top_k=6, top_p=1.0, min_p=0.1, logprobs=False),
+    SamplingConfig(repetition_penalty=1.3),
+    SamplingConfig(temperature=1.1, top_k=6, top_p=1.0, min_p=0.1, logprobs=False),
 ], ids=["greedy", "no top-k", "penalty", "min-p"])
 def test_settings_a_graph_does_not_draw_by_are_honoured(sampling, static_steps):
     """Would catch: a filter that the device does not know, left out."""

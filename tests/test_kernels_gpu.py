@@ -1,4 +1,4 @@
-"""The Triton kernels against attention written out in float64: on a GPU where there is one, else in Triton's interpreter."""
+"""The Triton kernels against attention written out in float64: on a GPU if there is one, else in the interpreter."""
 
 from dataclasses import replace
 
@@ -71,7 +71,7 @@ HALF = ("decode", "mixed", "all at once", "odd widths")
 @pytest.mark.parametrize(("name", "dtype"), [(name, torch.float32) for name in CASES] + [
     (name, dtype) for name in HALF for dtype in (torch.bfloat16, torch.float16)], ids=str)
 def test_kernels_are_attention(name, dtype):
-    """Would catch: any page, window, head, softcap, sink or rounding error, and NaN from slots that no one has written."""
+    """Would catch: any page, window, head, softcap, sink or rounding error, NaN from slots that no one has written."""
     assert KernelStep(CASES[name], dtype).error_in_roundings() <= 1
 
 
@@ -109,7 +109,7 @@ class SharingStep(KernelStep):
             pages.append(pages[-1][:keep] + list(range(free, free + int(rng.integers(2, 5)))))
             self.parents.append((i - 1, keep * size))
         spans = []
-        for row, (_, shared) in zip(pages[1:], self.parents, strict=True):  # computed now: only what is a sequence's own
+        for row, (_, shared) in zip(pages[1:], self.parents, strict=True):  # computed now: what is a sequence's own
             end = len(row) * size - int(rng.integers(0, size))
             spans.append((int(rng.integers(max(shared, end - 2), end)), end))
         super().__init__(replace(case, spans=spans), dtype)
@@ -175,8 +175,8 @@ def test_steps_of_nobody_run():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_tiles_cover_every_position_once(seed):
-    """Would catch: a position that a token attends to twice or never, pages it does not have, a part without a place, more
-    tiles than the room a graph has for them."""
+    """Would catch: a position that a token attends to twice or never, pages it does not have, a part without a place,
+    more tiles than the room a graph has for them."""
     rng = np.random.default_rng(seed)
     step = SharingStep(Case([], page_size=8), torch.float32, seed)
     plan, target = step.plan, int(rng.integers(1, 30))

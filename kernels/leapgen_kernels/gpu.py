@@ -15,7 +15,7 @@ MIN_ROWS = 16  # what a tensor core multiplies at least
 
 
 class Launch(NamedTuple):
-    """How the attention kernel is launched: chosen by the registers and shared memory it needs, to be tuned by measuring."""
+    """How the attention kernel is launched: by the registers and shared memory it needs; to be tuned by measuring."""
 
     rows: int = 64  # of a wide tile, in 16 bits
     max_columns: int = 64  # keys a program takes at once
@@ -98,8 +98,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tens
     Scores, softmax and sums are float32; weights are rounded to the values' dtype before they are multiplied.
 
     Args:
-        query: [1, heads, tokens, key_dim]; key: [1, kv_heads, tokens, key_dim]; value: [1, kv_heads, tokens, value_dim];
-            float32, bfloat16 or float16, as the pool is.
+        query: [1, heads, tokens, key_dim]; key: [1, kv_heads, tokens, key_dim]; value: [1, kv_heads, tokens,
+            value_dim]; float32, bfloat16 or float16, as the pool is.
         keys: [pages, page_size, kv_heads, key_dim]; values: [pages, page_size, kv_heads, value_dim]: the layer's pool.
         tiles: cut for the ``TileShape`` of such a layer, on the same device.
         sliding_window: positions a query sees, itself included; softcap, sinks [heads]: as in the oracle.

@@ -1,9 +1,10 @@
 """Triton kernels over paged KV: the store, attention split along the keys, and the merge of its parts.
 
 Flash-decoding (Dao et al., 2023) on a list of tiles: a tile is some tokens of the flat step and a range of positions
-whose pages all of these tokens see. So a prefix that several sequences share is read for all of them together (Hydragen,
-arXiv 2402.05099), and prefill, decode and mixed steps are one kernel. Softmax is online (Milakov and Gimelshein, arXiv
-1805.02867), in powers of two; what a tile found of a row is a part, and a row's parts are merged at the end.
+whose pages all of these tokens see. So a prefix that several sequences share is read for all of them together
+(Hydragen, arXiv 2402.05099), and prefill, decode and mixed steps are one kernel. Softmax is online (Milakov and
+Gimelshein, arXiv 1805.02867), in powers of two; what a tile found of a row is a part, and a row's parts are merged at
+the end.
 
 Importing this needs Triton. With TRITON_INTERPRET=1 in the environment before that, the kernels run on CPU tensors.
 """
@@ -15,14 +16,14 @@ import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
-# A tile, as eight int32: first token, tokens, where its sequence's pages begin in the list of pages, first position, last
-# position + 1, which part of its rows it is. The last two are unused. A tile without tokens is padding.
+# A tile, as eight int32: first token, tokens, where its sequence's pages begin in the list of pages, first position,
+# last position + 1, which part of its rows it is. The last two are unused. A tile without tokens is padding.
 TILE_FIELDS = tl.constexpr(8)
 
 
 @triton.jit
-def store(key, value, keys, values, slots, key_token, key_head, value_token, value_head, kv_heads, KEY_DIM: tl.constexpr,
-          VALUE_DIM: tl.constexpr, KEY_BLOCK: tl.constexpr, VALUE_BLOCK: tl.constexpr):
+def store(key, value, keys, values, slots, key_token, key_head, value_token, value_head, kv_heads,
+          KEY_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, KEY_BLOCK: tl.constexpr, VALUE_BLOCK: tl.constexpr):
     """Keys and values of one token, all heads, into its slot; a slot below 0 is padding's."""
     token = tl.program_id(0).to(tl.int64)
     slot = tl.load(slots + token)
@@ -39,21 +40,21 @@ def store(key, value, keys, values, slots, key_token, key_head, value_token, val
 
 @triton.jit
 def dot(left, right, WIDEN: tl.constexpr):
-    """left @ right with float32 sums. The interpreter has no bfloat16 product: there, exact ones of widened operands."""
+    """left @ right with float32 sums. The interpreter has no bfloat16 product: there, of widened operands."""
     if WIDEN:
         left, right = left.to(tl.float32), right.to(tl.float32)
     return tl.dot(left, right, input_precision="ieee")
 
 
 @triton.jit
-def attend(query, keys, values, pages, tiles, positions, part_starts, sums, tops, norms, query_token, query_head, kv_heads,
-           scaling, softcap, window, PAGE_SIZE: tl.constexpr, KEY_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
+def attend(query, keys, values, pages, tiles, positions, part_starts, sums, tops, norms, query_token, query_head,
+           kv_heads, scaling, softcap, window, PAGE_SIZE: tl.constexpr, KEY_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
            KEY_BLOCK: tl.constexpr, VALUE_BLOCK: tl.constexpr, GROUP: tl.constexpr, HEADS: tl.constexpr,
-           ROWS: tl.constexpr, COLUMNS: tl.constexpr, STAGES: tl.constexpr, CAPPED: tl.constexpr, WINDOWED: tl.constexpr,
-           WIDEN: tl.constexpr):
+           ROWS: tl.constexpr, COLUMNS: tl.constexpr, STAGES: tl.constexpr, CAPPED: tl.constexpr,
+           WINDOWED: tl.constexpr, WIDEN: tl.constexpr):
     """One tile, one KV head, and HEADS heads of its group: rows are (token, head), head fastest.
 
-    Writes, for each row, its part: the weighted sum of values, the largest score (in powers of two) and the sum of weights.
+    Writes each row's part: the weighted sum of values, the largest score (in powers of two) and the sum of weights.
     """
     head_parts: tl.constexpr = (GROUP + HEADS - 1) // HEADS
     across = kv_heads * head_parts  # the heads of a tile are neighbours: their keys lie beside each other

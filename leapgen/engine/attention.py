@@ -46,16 +46,18 @@ def attention_forward(module: torch.nn.Module, query: Tensor, key: Tensor, value
     if isinstance(leapgen_plan, Tensor):  # a compiled step: checked when it was compiled
         return ops.paged_attention(query, key, value, leapgen_plan, scaling or query.shape[-1] ** -0.5, sliding_window,
                                    softcap, s_aux), None
-    if leapgen_plan is None:
+    return _attend(module, query, key, value, attention_mask, leapgen_plan, dropout, kwargs,
+                   scaling=query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window=sliding_window,
+                   softcap=softcap, sinks=s_aux), None
+
+
+@torch.compiler.disable  # plan and module are no tensors: compiled code would be made for one layer only
+def _attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+            plan: StepPlan | None, dropout: float, kwargs: dict[str, Any], **options: Any) -> Tensor:
+    if plan is None:
         raise UnsupportedAttentionError(f"{type(module).__name__} is not given the keyword arguments of the model's forward")
     _check(module, query, key, attention_mask, dropout, kwargs)
-    return _attend(leapgen_plan, module.layer_idx, query, key, value,
-                   scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
-                   sliding_window=sliding_window, softcap=softcap, sinks=s_aux), None
-
-
-@torch.compiler.disable  # a graph of the layers is broken here: the plan is no tensor
-def _attend(plan: StepPlan, layer: int, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+    layer = module.layer_idx
     plan.windows[layer] = options["sliding_window"]
     if isinstance(plan.cache, GrowingKVCache):
         plan.cache.prepare(layer, key, value)

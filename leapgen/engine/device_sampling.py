@@ -1,7 +1,7 @@
 """Sampling that stays on the device: no value is read back on the way, so that a CUDA graph can hold it.
 
-It draws what ``sampling.sample`` draws, by the same filters, where a row's settings and logits allow it to look at the most
-likely tokens only. It says of each row whether they did; ``sample`` serves the others.
+It draws what ``sampling.sample`` draws, by the same filters, where a row's settings and logits allow it to look at the
+most likely tokens only. It says of each row whether they did; ``sample`` serves the others.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def draw(logits: Tensor, parameters: Tensor) -> Tensor:
         parameters: [rows, PARAMETERS] float64, on the same device.
 
     Returns:
-        [rows, 3] float64: token, its log-probability under the model and under the filtered distribution. The second or
-        third is not finite where ``sample`` has to serve the row: the logits are not finite, or more tokens tie with the
-        k-th than were looked at.
+        [rows, 3] float64: token, its log-probability under the model and under the filtered distribution. The second
+        or third is not finite where ``sample`` has to serve the row: the logits are not finite, or more tokens tie with
+        the k-th than were looked at.
     """
     vocab, compute = logits.shape[1], torch.promote_types(logits.dtype, torch.float32)
     scores, ids = in_order(*logits.topk(min(ROOM, vocab), dim=-1))

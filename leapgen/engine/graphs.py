@@ -1,8 +1,8 @@
 """Decode steps as CUDA graphs: one launch a step, whatever the model's code does between its kernels.
 
-A graph is captured for each of some batch sizes; a step with fewer sequences is padded to the next. Everything that differs
-from step to step lies in arrays whose addresses stay: token ids, positions, page table, tiles, sampling settings and random
-numbers go to the device in one copy, drawn tokens come back in one.
+A graph is captured for each of some batch sizes; a step with fewer sequences is padded to the next. Everything that
+differs from step to step lies in arrays whose addresses stay: token ids, positions, page table, tiles, sampling
+settings and random numbers go to the device in one copy, drawn tokens come back in one.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class DecodeGraphs:
         fields = {"ids": ("int64", most), "positions": ("int64", most), "slots": ("int64", most),
                   "parameters": ("float64", most, device_sampling.PARAMETERS), "positions32": ("int32", most)}
         for i, (narrow, wide, _) in enumerate(self._layers.values()):
-            fields |= {f"narrow{i}": ("int32", narrow, 8), f"wide{i}": ("int32", wide, 8), f"starts{i}": ("int32", most + 1)}
+            fields |= {f"narrow{i}": ("int32", narrow, 8), f"wide{i}": ("int32", wide, 8),
+                       f"starts{i}": ("int32", most + 1)}
         self._inputs = Mirror(logits.device, **fields, pages=("int32", most * width))
         self._drawn = Mirror(logits.device, drawn=("float64", most, 3))
         self._pages = PageTable(self._inputs.host["pages"], self.cache.page_size, width)
@@ -101,7 +102,8 @@ class DecodeGraphs:
         began = time.perf_counter()
         calls: dict[nn.Module, Callable[..., Any]] = {}
         if self._compile:
-            calls = {layer: torch.compile(layer._call_impl, dynamic=True) for layer in decoder_layers(self.runner.model)}
+            layers = decoder_layers(self.runner.model)
+            calls = {layer: torch.compile(layer._call_impl, dynamic=True) for layer in layers}
         try:
             self._capture_all(calls)
         except Exception as error:
@@ -123,9 +125,10 @@ class DecodeGraphs:
     def _step_of(self, size: int, calls: dict[nn.Module, Callable[..., Any]]) -> Callable[[], None]:
         device, tiles = self._inputs.device, {}
         for i, (attends, (_, _, parts)) in enumerate(self._layers.items()):
+            room = _tiles_for(attends, size)
             tiles[attends] = gpu.Tiles(
                 device["slots"][:size], device["positions32"][:size], device[f"starts{i}"][: size + 1], device["pages"],
-                device[f"narrow{i}"][: _tiles_for(attends, size)], device[f"wide{i}"][: _tiles_for(attends, size)], parts)
+                device[f"narrow{i}"][:room], device[f"wide{i}"][:room], parts)
         plan = StaticPlan(self.cache, tiles)
 
         def step() -> None:
@@ -302,7 +305,8 @@ def cuda_capture(device: torch.device) -> Capture:
         torch.cuda.current_stream(device).wait_stream(stream)
         torch.cuda.synchronize(device)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(device), torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        captured = torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local")
+        with torch.cuda.device(device), captured:
             step()
         return graph.replay
 

@@ -71,4 +71,5 @@ class UniformBlocks:
             everyone = [stream for stream, _ in missing for _ in range(self.SIZE)]
             numbers = uniforms(everyone, [block * self.SIZE + i for _, block in missing for i in range(self.SIZE)])
             self._blocks |= zip(missing, numbers.reshape(-1, self.SIZE), strict=True)
-        return np.array([self._blocks[key][position % self.SIZE] for key, position in zip(keys, positions, strict=True)])
+        return np.array([self._blocks[key][position % self.SIZE]
+                         for key, position in zip(keys, positions, strict=True)])

@@ -1,4 +1,4 @@
-"""Cuts a step's attention into tiles for the GPU kernels: some tokens and a range of positions they all have pages for."""
+"""Cuts a step's attention into tiles for the GPU kernels: some tokens, and positions of which they share the pages."""
 
 from __future__ import annotations
 
