@@ -1,6 +1,11 @@
 """The Triton kernels against attention written out in float64: on a GPU if there is one, else in the interpreter."""
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,6 +166,17 @@ def test_padding_stores_nothing_and_comes_back_as_zeros():
     actual = step.run()
     assert torch.equal(actual[:2], expected) and not actual[2:].any()
     assert torch.equal(step.cache.keys[0].nan_to_num(7), before.nan_to_num(7))
+
+
+def test_kernels_compile_for_a_gpu(tmp_path):
+    """Would catch: what the interpreter lets pass and the compiler does not; more shared memory than a program may have."""
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    environment.pop("TRITON_INTERPRET", None)
+    script = Path(__file__).with_name("compiled_kernels.py")
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    shared = json.loads(done.stdout.splitlines()[-1])
+    assert len(shared) == 7 and max(shared.values()) < 227 << 10, shared
 
 
 def test_steps_of_nobody_run():

@@ -41,7 +41,7 @@ class Tiles(NamedTuple):
 class TileShape(NamedTuple):
     """How many rows, (token, head), a tile of a grouped-head layer holds.
 
-    float32 is multiplied without tensor cores, from registers, which hold half as many rows.
+    float32 is multiplied without tensor cores, from registers, which hold fewer rows.
     """
 
     heads: int  # heads of a group that go through the same keys together
@@ -50,7 +50,7 @@ class TileShape(NamedTuple):
 
     @classmethod
     def of(cls, group: int, dtype: torch.dtype) -> TileShape:
-        rows = LAUNCH.rows // 2 if dtype == torch.float32 else LAUNCH.rows
+        rows = MIN_ROWS if dtype == torch.float32 else LAUNCH.rows
         heads = min(group, rows)
         return cls(heads, max(MIN_ROWS, _power_of_two(heads)), rows)
 
