@@ -39,7 +39,9 @@ setup(
         "rich>=13",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6.100", "gguf>=0.10", "sentencepiece>=0.2"],
+        # The GPU kernels are tested on CPU in Triton's interpreter; torch for CUDA brings its own Triton.
+        "test": ["pytest>=8", "hypothesis>=6.100", "gguf>=0.10", "sentencepiece>=0.2",
+                 "triton>=3.6,<3.10; sys_platform == 'linux'"],
         "demo": ["gguf>=0.10"],
         "plots": ["matplotlib>=3.8"],
         "flash": ["flash-attn>=2.7"],

@@ -6,6 +6,8 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -23,7 +25,8 @@ def description() -> dict[str, str | int | float]:
         "cpu": name, "threads": torch.get_num_threads(), "instructions": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__, "transformers": transformers.__version__}
     if torch.cuda.is_available():
-        facts |= {"gpu": torch.cuda.get_device_name(), "gpu_bytes": torch.cuda.get_device_properties(0).total_memory}
+        facts |= {"gpu": torch.cuda.get_device_name(), "gpu_bytes": torch.cuda.get_device_properties(0).total_memory,
+                  "cuda": torch.version.cuda or "", "triton": metadata.version("triton") if find_spec("triton") else ""}
     return facts
 
 

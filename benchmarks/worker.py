@@ -34,10 +34,13 @@ def leapgen_engine(folder: str, dtype: str, threads: int):
 
 
 def leapgen(folder: str, dtype: str, threads: int) -> Generate:
+    return generate_by(leapgen_engine(folder, dtype, threads))
+
+
+def generate_by(engine) -> Generate:
     from leapgen import SamplingConfig
     from leapgen.engine.stream import Stream
 
-    engine = leapgen_engine(folder, dtype, threads)
     sampling = SamplingConfig(temperature=0.6, top_k=40, top_p=0.95, logprobs=False)
 
     def generate(prompts: Tokens, copies: int, steps: int) -> Tokens:
@@ -142,12 +145,11 @@ def comments(summaries: Tokens, receiver: int, work: dict) -> list[int]:
     return work["open"] + [token for peer in peers for token in work["header"] + peer] + work["nudge"]
 
 
-def leap_on_live_sequences(folder: str, dtype: str, threads: int):
+def leap_on_live_sequences(engine) -> dict[str, Callable]:
     """LeaP by the engine's verbs, and plain decoding of as many tokens with one prefill of as many injected ones."""
     from leapgen import SamplingConfig
     from leapgen.engine.stream import Stream
 
-    engine = leapgen_engine(folder, dtype, threads)
     sampling = SamplingConfig(temperature=0.6, top_k=40, top_p=0.95, logprobs=False)
 
     def start(prompt: list[int], n: int, limit: int) -> list:
@@ -205,7 +207,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever the engine prints is no answer
     options = arguments.folder, arguments.dtype, arguments.threads
-    live = leap_on_live_sequences(*options) if arguments.system == "leapgen-live" else {}
+    live = leap_on_live_sequences(leapgen_engine(*options)) if arguments.system == "leapgen-live" else {}
     generate = None if live else SYSTEMS[arguments.system](*options)
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:

@@ -143,6 +143,9 @@ class EngineConfig:
         compile: compile the model's decoder layers at construction (seconds; torch keeps the result for the next start).
             ``None`` does so for models of 50 million parameters and more. Needs ``kernels``, and a C++ compiler on CPU;
             where compiling fails the log says so and steps run as they are.
+        graphs: on a CUDA device, capture decode steps as CUDA graphs at construction, one for each of some batch sizes;
+            the log says how long that took. What cannot be captured runs as it is. Needs ``kernels``. ``compile`` holds
+            for what is captured.
 
     Raises:
         ValueError: a value outside its range.
@@ -156,6 +159,7 @@ class EngineConfig:
     context_length: int | None = None
     kernels: bool = True
     compile: bool | None = None
+    graphs: bool = True
 
     def __post_init__(self) -> None:
         _settle(self)

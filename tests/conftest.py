@@ -5,6 +5,8 @@ import torch
 from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported: the GPU kernels then run on CPU tensors
 torch.set_num_threads(1)  # tiny models: a second thread only waits
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.load_profile("default")

@@ -12,7 +12,7 @@ from leapgen.engine import Engine, Sequence
 @torch.no_grad()
 def full_logits(model: PreTrainedModel, tokens: list[int]) -> torch.Tensor:
     """Logits [len(tokens), vocab] of one forward over the tokens, without any cache."""
-    return model(torch.tensor([tokens]), use_cache=False).logits[0]
+    return model(torch.tensor([tokens], device=model.device), use_cache=False).logits[0]
 
 
 @torch.no_grad()

@@ -46,7 +46,7 @@ REFUSED = {
     },
 }
 # These two kinds of setting have tests of their own below.
-SWITCHES = {SamplingConfig: ["logprobs"], EngineConfig: ["kernels"], LeapConfig: [
+SWITCHES = {SamplingConfig: ["logprobs"], EngineConfig: ["kernels", "graphs"], LeapConfig: [
     "keep_summary", "finished_share", "self_summarize", "explain", "force_answer", "write_answer", "ignore_eos"]}
 MARKERS = {SamplingConfig: [], EngineConfig: [], LeapConfig: ["think_start", "think_end"]}
 CONFIGS = list(REFUSED)

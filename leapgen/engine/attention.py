@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from leapgen_kernels import cpu, ops
+from leapgen_kernels import cpu, gpu, ops
 from torch import Tensor
 from transformers import AttentionInterface
 
 from leapgen.engine.cache import GrowingKVCache
-from leapgen.engine.plan import StepPlan
+from leapgen.engine.plan import Attends, StepPlan
 
 NAME = "leapgen_paged"
 
@@ -46,20 +46,29 @@ def attention_forward(module: torch.nn.Module, query: Tensor, key: Tensor, value
     if isinstance(leapgen_plan, Tensor):  # a compiled step: checked when it was compiled
         return ops.paged_attention(query, key, value, leapgen_plan, scaling or query.shape[-1] ** -0.5, sliding_window,
                                    softcap, s_aux), None
-    if leapgen_plan is None:
+    return _attend(module, query, key, value, attention_mask, leapgen_plan, dropout, kwargs,
+                   scaling=query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window=sliding_window,
+                   softcap=softcap, sinks=s_aux), None
+
+
+@torch.compiler.disable  # plan and module are no tensors: compiled code would be made for one layer only
+def _attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+            plan: StepPlan | None, dropout: float, kwargs: dict[str, Any], **options: Any) -> Tensor:
+    if plan is None:
         raise UnsupportedAttentionError(f"{type(module).__name__} is not given the keyword arguments of the model's forward")
     _check(module, query, key, attention_mask, dropout, kwargs)
-    plan, layer = leapgen_plan, module.layer_idx
-    plan.windows[layer] = sliding_window
-    options = {"scaling": query.shape[-1] ** -0.5 if scaling is None else scaling, "sliding_window": sliding_window,
-               "softcap": softcap, "sinks": s_aux}
+    layer = module.layer_idx
+    plan.windows[layer] = options["sliding_window"]
     if isinstance(plan.cache, GrowingKVCache):
         plan.cache.prepare(layer, key, value)
     if plan.kernels and cpu.serves(query):
-        return cpu.attend(query, key, value, plan.packed(layer), **options), None
+        return cpu.attend(query, key, value, plan.packed(layer), **options)
+    if plan.kernels and gpu.serves(query):
+        tiles = plan.tiles(Attends.of(query, key))
+        return gpu.attend(query, key, value, plan.cache.keys[layer], plan.cache.values[layer], tiles, **options)
     query, key, value = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
     plan.cache.write(layer, key, value, plan.on(key.device).slots)
-    return paged_attention(query, plan.cache.keys[layer], plan.cache.values[layer], plan, **options)[None], None
+    return paged_attention(query, plan.cache.keys[layer], plan.cache.values[layer], plan, **options)[None]
 
 
 def _check(module: torch.nn.Module, query: Tensor, key: Tensor, attention_mask: Tensor | None, dropout: float,

@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 from leapgen.config import EngineConfig, SamplingConfig
 from leapgen.engine.pages import PagePool
 from leapgen.engine.runner import Runner
-from leapgen.engine.sampling import sample
 from leapgen.engine.scheduler import Chunk, Scheduler
 from leapgen.engine.sequence import Sequence
 from leapgen.engine.stream import Stream
@@ -189,10 +188,9 @@ class Engine:
         self.last_step = chunks
         if not chunks:
             return []
-        logits = self.runner.forward(chunks)
+        sampled = self.runner.step(chunks)
         rows = [row for chunk in chunks for row in chunk.samples]
         events: list[Event] = []
-        sampled = sample(logits, [length for length, _ in rows], [s for _, s in rows]) if rows else None
         for chunk in chunks:
             self._commit(chunk, events)
         if sampled is not None:

@@ -10,7 +10,7 @@ import logging
 import operator
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ class FastModules:
         self._layers: list[CompiledLayer] = []
         if not _on_cpu(model):
             return
-        layers = _decoder_layers(model) if compile else []
+        layers = decoder_layers(model) if compile else []
         inside = {module for layer in layers for module in layer.modules()}
         for module in model.modules():
             if type(module) is nn.Linear and module not in inside and _plain(module) and _kernel_serves(module.weight):
@@ -78,22 +78,27 @@ class FastModules:
             logger.info("compiled the decoder layers in %.1f s; the next start takes them from torch's cache",
                         self.compile_seconds)
 
-    @contextmanager
-    def active(self) -> Iterator[None]:
-        for module, call in self._calls.items():
-            module.__dict__["_compiled_call_impl"] = call
-        try:
-            yield
-        finally:
-            for module in self._calls:
-                module.__dict__["_compiled_call_impl"] = None
+    def active(self) -> AbstractContextManager[None]:
+        return calling(self._calls)
+
+
+@contextmanager
+def calling(calls: dict[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Inside, calling one of these modules calls what stands beside it."""
+    for module, call in calls.items():
+        module.__dict__["_compiled_call_impl"] = call
+    try:
+        yield
+    finally:
+        for module in calls:
+            module.__dict__["_compiled_call_impl"] = None
 
 
 def _on_cpu(model: PreTrainedModel) -> bool:
     return cpu.library() is not None and all(parameter.device.type == "cpu" for parameter in model.parameters())
 
 
-def _decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
+def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
     """The modules transformers keeps whole on one device, where nothing has been hung onto them."""
     names = set(getattr(model, "_no_split_modules", None) or ())
     layers = [module for module in model.modules() if type(module).__name__ in names]

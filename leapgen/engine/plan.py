@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from leapgen_kernels import gpu
 from torch import Tensor
 
 from leapgen.engine.cache import KVCache
+from leapgen.engine.tiles import cut
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,28 @@ class PlanTensors:
     page_table: Tensor  # [sequences, max_pages], 0 where a sequence has fewer
     query_starts: Tensor  # [sequences + 1]
     kv_lengths: Tensor  # [sequences]: tokens with KV once this step has written
+
+
+class Attends(NamedTuple):
+    """What the cut of a step into tiles depends on: layers that have these in common share it."""
+
+    device: torch.device
+    heads: int
+    kv_heads: int
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, query: Tensor, key: Tensor) -> Attends:
+        return cls(query.device, query.shape[1], key.shape[1], query.dtype)
+
+    @property
+    def tile_shape(self) -> gpu.TileShape:
+        return gpu.TileShape.of(self.heads // self.kv_heads, self.dtype)
+
+    @property
+    def target(self) -> int:
+        """Tiles of a width that keep the device busy: each is a program for each KV head."""
+        return max(gpu.programs(self.device) // self.kv_heads, 1)
 
 
 @dataclass
@@ -35,6 +60,7 @@ class StepPlan:
     kernels: bool = True  # whether compiled kernels may be used; without, plain torch
     windows: dict[int, int | None] = field(default_factory=dict)  # sliding window each layer asked for, as layers run
     _tensors: dict[torch.device, PlanTensors] = field(default_factory=dict)
+    _tiles: dict[Attends, gpu.Tiles] = field(default_factory=dict)
     _packed: Tensor | None = None
     _packed_layers: int = 0
 
@@ -93,6 +119,23 @@ class StepPlan:
                 torch.from_numpy(array).to(device, non_blocking=True)
                 for array in (self.slots, self.page_table, self.query_starts, self.kv_lengths)))
         return self._tensors[device]
+
+    @property
+    def attends(self) -> list[Attends]:
+        """What layers have asked for tiles."""
+        return list(self._tiles)
+
+    def tiles(self, attends: Attends) -> gpu.Tiles:
+        """The step's attention cut for the GPU kernels: once a step for all layers of a shape."""
+        if attends not in self._tiles:
+            device, shape = attends.device, attends.tile_shape
+            segments = shared_segments(self.page_table, self.kv_lengths, self.cache.page_size)
+            tiles = cut(segments, self.query_starts, self.page_table.shape[1], shape.narrow_tokens, shape.wide_tokens,
+                        attends.target)
+            small = [torch.from_numpy(array.astype(np.int32, copy=False)).to(device, non_blocking=True) for array in (
+                self.positions, tiles.part_starts, self.page_table.ravel(), tiles.narrow, tiles.wide)]
+            self._tiles[attends] = gpu.Tiles(self.on(device).slots, *small, num_parts=int(tiles.part_starts[-1]))
+        return self._tiles[attends]
 
 
 def shared_segments(page_table: np.ndarray, kv_lengths: np.ndarray, page_size: int) -> np.ndarray:

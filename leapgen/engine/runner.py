@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -13,11 +14,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from leapgen.config import EngineConfig
-from leapgen.engine import attention, support
+from leapgen.engine import attention, graphs, support
 from leapgen.engine.cache import GrowingKVCache, KVCache
 from leapgen.engine.fast import WORTH_COMPILING, FastModules
 from leapgen.engine.plan import StepPlan
+from leapgen.engine.sampling import Sampled, sample
 from leapgen.engine.scheduler import Chunk, PoolTooSmallError
+
+logger = logging.getLogger(__name__)
 
 
 class Runner:
@@ -34,6 +38,7 @@ class Runner:
         attention.register()
         self.model = model
         self.kernels = config.kernels
+        self.max_batch_size = config.max_batch_size
         self.context_length = support.check_config(model, config.context_length)
         self.vocab_size = model.get_input_embeddings().weight.shape[0]
         self.input_device = model.get_input_embeddings().weight.device
@@ -51,6 +56,31 @@ class Runner:
         if config.kernels and all(cpu.serves(keys) for keys in self.cache.keys.values()):
             self.fast = FastModules(model, compile)
             self.fast.warm_up(self._run_padding)
+        self.graphs = self._captured(compile) if config.kernels and config.graphs else None
+
+    def _captured(self, compile: bool) -> graphs.DecodeGraphs | None:
+        """Decode steps as graphs, where the model can be captured."""
+        if self.model.training or not graphs.can_capture(self):
+            return None
+        try:
+            captured = graphs.DecodeGraphs(self, compile)
+            captured.warm_up()
+        except Exception as error:  # a model whose code waits for the device, a device out of memory
+            logger.warning("decode steps are not captured as CUDA graphs, they are slower: %s", error)
+            return None
+        return captured
+
+    def step(self, chunks: list[Chunk]) -> Sampled | None:
+        """One forward pass, and a token for each of the chunks' ``samples`` in their order; None where there are none.
+
+        Raises:
+            NonFiniteLogitsError: names path and position.
+        """
+        if self.graphs is not None and self.graphs.serve(chunks):
+            return self.graphs.step(chunks)
+        logits = self.forward(chunks)
+        rows = [row for chunk in chunks for row in chunk.samples]
+        return sample(logits, [length for length, _ in rows], [s for _, s in rows]) if rows else None
 
     def forward(self, chunks: list[Chunk]) -> Tensor:
         """One forward pass; logits [samples, vocab] in the order of the chunks' ``samples``."""
@@ -72,7 +102,7 @@ class Runner:
         compiled = self.fast is not None and self.fast.compiled
         if compiled and len(tokens) < 2:  # one graph serves every size but one: the second token is padding
             tokens, positions = [*tokens, 0], np.append(positions, 0)
-        with self._paged_attention():
+        with self.paged_attention():
             output = self.model(
                 input_ids=torch.tensor([tokens], device=device),  # [1, total]
                 position_ids=torch.from_numpy(positions).to(device)[None],  # [1, total]
@@ -87,7 +117,7 @@ class Runner:
         return self.run([0] * tokens, plan, np.arange(2))
 
     @contextmanager
-    def _paged_attention(self) -> Iterator[None]:
+    def paged_attention(self) -> Iterator[None]:
         before = [config._attn_implementation for config in self._configs]
         for config in self._configs:
             config._attn_implementation = attention.NAME

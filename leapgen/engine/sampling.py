@@ -25,6 +25,19 @@ class Sampled(NamedTuple):
     sampling_logprobs: list[float | None]  # under the distribution the token was drawn from
 
 
+class Filters(NamedTuple):
+    """Temperature and filters: numbers for all rows, or tensors [rows, 1] for each its own. None is off."""
+
+    temperature: float | Tensor
+    top_k: int | Tensor | None
+    top_p: float | Tensor | None
+    min_p: float | Tensor | None
+
+    @classmethod
+    def of(cls, config: SamplingConfig) -> Filters:
+        return cls(config.temperature, config.top_k, config.top_p if config.top_p < 1 else None, config.min_p or None)
+
+
 class NonFiniteLogitsError(FloatingPointError):
     """The model produced NaN or infinite logits, or what processes them left no token to draw."""
 
@@ -65,7 +78,7 @@ def sample(logits: Tensor, lengths: Rows[int], sequences: Rows[Sequence]) -> Sam
     for config, rows in groups:
         uniform = torch.from_numpy(draws[rows]).to(logits.device)
         if candidates is not None:
-            tokens, sampling_logprobs = _draw_from(*candidates, config, uniform)
+            tokens, sampling_logprobs = draw_from(*candidates, Filters.of(config), uniform)
             break
         index = torch.tensor(rows, device=logits.device)
         scores = _processed(logits[index], config, [lengths[r] for r in rows], [sequences[r] for r in rows])
@@ -120,7 +133,7 @@ def draw(scores: Tensor, config: SamplingConfig, uniform: Tensor) -> tuple[Tenso
     if config.temperature == 0:
         best, tokens = scores.max(dim=-1)
         return tokens, best - best  # log 1, and NaN where there is no best
-    return _draw_from(*_candidates(scores, config), config, uniform)
+    return draw_from(*_candidates(scores, config), Filters.of(config), uniform)
 
 
 def _kernel_serves(logits: Tensor, config: SamplingConfig, lengths: Rows[int], sequences: Rows[Sequence]) -> bool:
@@ -131,17 +144,19 @@ def _kernel_serves(logits: Tensor, config: SamplingConfig, lengths: Rows[int], s
             and all(length >= s.min_length or not s.stop_tokens for length, s in zip(lengths, sequences, strict=True)))
 
 
-def _draw_from(candidates: Tensor, ids: Tensor | None, config: SamplingConfig, uniform: Tensor) -> tuple[Tensor, Tensor]:
+def draw_from(candidates: Tensor, ids: Tensor | None, filters: Filters, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """The draw among candidates [rows, candidates] with token ids like them, or all in vocabulary order."""
-    candidates = candidates / config.temperature
-    if config.top_k is not None and config.top_k < candidates.shape[1]:
-        candidates = candidates.masked_fill(candidates < candidates[:, config.top_k - 1, None], -torch.inf)
+    candidates = candidates / filters.temperature
+    if isinstance(filters.top_k, Tensor):
+        candidates = candidates.masked_fill(candidates < candidates.gather(1, filters.top_k - 1), -torch.inf)
+    elif filters.top_k is not None and filters.top_k < candidates.shape[1]:
+        candidates = candidates.masked_fill(candidates < candidates[:, filters.top_k - 1, None], -torch.inf)
     weights = candidates.softmax(dim=-1)  # most likely first, unless nothing is filtered
-    if config.top_p < 1:
+    if filters.top_p is not None:
         before = weights.cumsum(dim=-1) - weights
-        weights = weights.masked_fill(before >= config.top_p, 0)
-    if config.min_p > 0:
-        weights = weights.masked_fill(weights < config.min_p * weights.amax(dim=-1, keepdim=True), 0)
+        weights = weights.masked_fill(before >= filters.top_p, 0)
+    if filters.min_p is not None:
+        weights = weights.masked_fill(weights < filters.min_p * weights.amax(dim=-1, keepdim=True), 0)
     cumulative = weights.double().cumsum(dim=-1)
     target = uniform[:, None] * cumulative[:, -1:]
     # The first whose cumulative weight exceeds the target; NaN sorts past the end.
@@ -160,10 +175,14 @@ def _candidates(scores: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor 
         if tied.any():  # rare: more tokens tie with the k-th than the slack holds; take as many as the longest tie has
             kth = candidates[:, config.top_k - 1, None]
             candidates, ids = scores.topk(int((scores >= kth).sum(dim=-1).clamp_min(config.top_k).max()), dim=-1)
-        # topk leaves ties in any order; by id, no row's draw depends on how many candidates its neighbours need.
-        ids, by_id = ids.sort(dim=-1)
-        candidates, by_score = candidates.gather(1, by_id).sort(dim=-1, descending=True, stable=True)
-        return candidates, ids.gather(1, by_score)
+        return in_order(candidates, ids)
     if config.top_k is None and config.top_p == 1:
         return scores, None
     return scores.sort(dim=-1, descending=True, stable=True)
+
+
+def in_order(candidates: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Most likely first, ties by id: topk leaves these in any order, and no row's draw may depend on its neighbours."""
+    ids, by_id = ids.sort(dim=-1)
+    candidates, by_score = candidates.gather(1, by_id).sort(dim=-1, descending=True, stable=True)
+    return candidates, ids.gather(1, by_score)

@@ -50,3 +50,26 @@ def uniforms(streams: Sequence[Stream], positions: Sequence[int]) -> np.ndarray:
          for s, position in zip(streams, positions, strict=True)], dtype=np.uint64).reshape(-1, 6).T
     high, low = philox4x32(words[:4], words[4:])[:2]
     return ((high >> np.uint64(5)) * 67108864.0 + (low >> np.uint64(6))) / 9007199254740992.0
+
+
+class UniformBlocks:
+    """``uniforms``, computed for a block of positions at a time: a path asks for one position after the other."""
+
+    SIZE = 64
+    MOST = 4096  # blocks kept
+
+    def __init__(self) -> None:
+        self._blocks: dict[tuple[Stream, int], np.ndarray] = {}
+
+    def __call__(self, streams: Sequence[Stream], positions: Sequence[int]) -> np.ndarray:
+        """[n] float64, the same bits as ``uniforms`` gives."""
+        keys = [(stream, position // self.SIZE) for stream, position in zip(streams, positions, strict=True)]
+        missing = list(dict.fromkeys(key for key in keys if key not in self._blocks))
+        if missing:
+            if len(self._blocks) > self.MOST:
+                self._blocks = {key: self._blocks[key] for key in keys if key in self._blocks}
+            everyone = [stream for stream, _ in missing for _ in range(self.SIZE)]
+            numbers = uniforms(everyone, [block * self.SIZE + i for _, block in missing for i in range(self.SIZE)])
+            self._blocks |= zip(missing, numbers.reshape(-1, self.SIZE), strict=True)
+        return np.array([self._blocks[key][position % self.SIZE]
+                         for key, position in zip(keys, positions, strict=True)])

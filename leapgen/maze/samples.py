@@ -44,7 +44,7 @@ class Mix:
     heed: float = 0.9
     near: float = 0.5
     forced: float = 0.35
-    drills: float = 0.25
+    drills: float = 0.35
     told: float = 0.6
 
 
@@ -142,17 +142,25 @@ class SampleMaker:
             sample.add(self._encode(f" {following}."), True)
 
     def _choose_everywhere(self, sample: Sample, walk: Walk) -> None:
-        """In every room with several ways, one after the other: not those reported dead, a reported route's first."""
+        """All ways out of all rooms that have several, rooms in random turns: what was tried or told of has to be looked up.
+
+        What is reported dead is left out, a reported route comes first.
+        """
         rng, maze = self.rng, walk.maze
         goal = walk.reported_goal() or ()
-        branching = [room for room in maze.rooms if len(maze.next_rooms(room)) > 1]
-        for room in rng.sample(branching, len(branching)):
-            ways = [way for way in maze.next_rooms(room) if way in goal or way not in walk.reported]
-            for way in sorted(rng.sample(ways, len(ways)), key=lambda way: way not in goal):
-                sample.add(self._encode(f"\n\nAt {room}"), False)
-                sample.add(self._encode(f"{maze.label(way).removeprefix(room)}: {way}."), True)
+        ways = {}
+        for room in maze.rooms:
+            left = [way for way in maze.next_rooms(room) if way in goal or way not in walk.reported]
+            if len(maze.next_rooms(room)) > 1:
+                ways[room] = sorted(rng.sample(left, len(left)), key=lambda way: way in goal)
+        turns = [room for room, left in ways.items() for _ in range(len(left) + 1)]
+        for room in rng.sample(turns, len(turns)):
             sample.add(self._encode(f"\n\nAt {room}"), False)
-            sample.add(self._encode(" nothing left."), True)
+            if ways[room]:
+                way = ways[room].pop()
+                sample.add(self._encode(f"{maze.label(way).removeprefix(room)}: {way}."), True)
+            else:
+                sample.add(self._encode(" nothing left."), True)
 
     # -- parts --------------------------------------------------------------------------------------------------------
 

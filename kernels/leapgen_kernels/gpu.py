@@ -1,0 +1,160 @@
+"""The Triton kernels, called with a step's tensors. Importing this does not need Triton."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.util import find_spec
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+DTYPES = {torch.float32, torch.bfloat16, torch.float16}
+MIN_ROWS = 16  # what a tensor core multiplies at least
+
+
+class Launch(NamedTuple):
+    """How the attention kernel is launched: by the registers and shared memory it needs; to be tuned by measuring."""
+
+    rows: int = 64  # of a wide tile, in 16 bits
+    max_columns: int = 64  # keys a program takes at once
+    stages: int = 3  # keys and values in flight, at most
+    waves: int = 8  # programs for each multiprocessor
+
+
+LAUNCH = Launch()
+
+
+class Tiles(NamedTuple):
+    """A step's attention, cut for the kernels, on one device; ``leapgen.engine.tiles`` makes the cut."""
+
+    slots: Tensor  # [tokens] int64: where each token's KV goes; below 0: padding, stored nowhere
+    positions: Tensor  # [tokens] int32
+    part_starts: Tensor  # [tokens + 1] int32: where each token's parts begin
+    pages: Tensor  # int32: the sequences' pages, as the tiles point at them
+    narrow: Tensor  # [tiles, 8] int32, of few rows; the fields as in ``leapgen_kernels.paged``
+    wide: Tensor  # [tiles, 8] int32
+    num_parts: int  # room there must be for parts
+
+
+class TileShape(NamedTuple):
+    """How many rows, (token, head), a tile of a grouped-head layer holds.
+
+    float32 is multiplied without tensor cores, from registers, which hold fewer rows.
+    """
+
+    heads: int  # heads of a group that go through the same keys together
+    narrow_rows: int
+    wide_rows: int
+
+    @classmethod
+    def of(cls, group: int, dtype: torch.dtype) -> TileShape:
+        rows = MIN_ROWS if dtype == torch.float32 else LAUNCH.rows
+        heads = min(group, rows)
+        return cls(heads, max(MIN_ROWS, _power_of_two(heads)), rows)
+
+    @property
+    def narrow_tokens(self) -> int:
+        return self.narrow_rows // self.heads
+
+    @property
+    def wide_tokens(self) -> int:
+        return self.wide_rows // self.heads
+
+
+@lru_cache
+def library() -> ModuleType | None:
+    """The kernels, or None where Triton is not installed (it has no wheels outside Linux)."""
+    if find_spec("triton") is None:
+        return None
+    from leapgen_kernels import paged
+
+    return paged
+
+
+@lru_cache
+def interpreted() -> bool:
+    """Whether Triton's interpreter runs the kernels, on CPU tensors."""
+    from triton.runtime import JITFunction
+
+    return not isinstance(library().attend, JITFunction)
+
+
+def serves(tensor: Tensor) -> bool:
+    """Whether the kernels take tensors like this one."""
+    return tensor.is_cuda and tensor.dtype in DTYPES and library() is not None
+
+
+def programs(device: torch.device) -> int:
+    """How many programs keep the device busy: some waves of a few on each multiprocessor, so that the end is even."""
+    return LAUNCH.waves * torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, tiles: Tiles, *, scaling: float,
+           sliding_window: int | None = None, softcap: float | None = None, sinks: Tensor | None = None) -> Tensor:
+    """Stores a flat mixed step's keys and values in the pool and attends over its pages.
+
+    Scores, softmax and sums are float32; weights are rounded to the values' dtype before they are multiplied.
+
+    Args:
+        query: [1, heads, tokens, key_dim]; key: [1, kv_heads, tokens, key_dim]; value: [1, kv_heads, tokens,
+            value_dim]; float32, bfloat16 or float16, as the pool is.
+        keys: [pages, page_size, kv_heads, key_dim]; values: [pages, page_size, kv_heads, value_dim]: the layer's pool.
+        tiles: cut for the ``TileShape`` of such a layer, on the same device.
+        sliding_window: positions a query sees, itself included; softcap, sinks [heads]: as in the oracle.
+
+    Returns:
+        [1, tokens, heads, value_dim] in the query's dtype; zeros for padding.
+    """
+    if query.is_cuda and query.device.index != torch.cuda.current_device():
+        with torch.cuda.device(query.device):
+            return attend(query, key, value, keys, values, tiles, scaling=scaling, sliding_window=sliding_window,
+                          softcap=softcap, sinks=sinks)
+    paged = library()
+    query, key, value = (tensor if tensor.stride(3) == 1 else tensor.contiguous() for tensor in (query, key, value))
+    _, heads, tokens, key_dim = query.shape
+    page_size, kv_heads, value_dim = values.shape[1:]
+    group, shape = heads // kv_heads, TileShape.of(heads // kv_heads, query.dtype)
+    paged.store[(tokens,)](
+        key, value, keys, values, tiles.slots, key.stride(2), key.stride(1), value.stride(2), value.stride(1), kv_heads,
+        KEY_DIM=key_dim, VALUE_DIM=value_dim, KEY_BLOCK=_power_of_two(kv_heads * key_dim),
+        VALUE_BLOCK=_power_of_two(kv_heads * value_dim))
+    # Uninitialised: a part is read only if its tile wrote it.
+    sums = query.new_empty(tiles.num_parts, heads, value_dim, dtype=torch.float32)
+    tops = query.new_empty(2, tiles.num_parts, heads, dtype=torch.float32)
+    key_block, value_block = (max(MIN_ROWS, _power_of_two(dim)) for dim in (key_dim, value_dim))
+    columns = _columns(key_block + value_block, keys.element_size())
+    for listed, rows in ((tiles.wide, shape.wide_rows), (tiles.narrow, shape.narrow_rows)):
+        if len(listed):
+            paged.attend[(len(listed) * kv_heads * -(-group // shape.heads),)](
+                query, keys, values, tiles.pages, listed, tiles.positions, tiles.part_starts, sums, tops[0], tops[1],
+                query.stride(2), query.stride(1), kv_heads, scaling, softcap or 1.0, sliding_window or 0,
+                PAGE_SIZE=page_size, KEY_DIM=key_dim, VALUE_DIM=value_dim, KEY_BLOCK=key_block, VALUE_BLOCK=value_block,
+                GROUP=group, HEADS=shape.heads, ROWS=rows, COLUMNS=columns,
+                STAGES=_stages(query.device), CAPPED=softcap is not None, WINDOWED=sliding_window is not None,
+                WIDEN=interpreted() and query.dtype == torch.bfloat16, num_warps=8 if rows >= 128 else 4)
+    output = query.new_empty(1, tokens, heads, value_dim)
+    paged.merge[(tokens * heads,)](
+        sums, tops[0], tops[1], tiles.part_starts, sinks if sinks is None else sinks.contiguous(), output, heads,
+        VALUE_DIM=value_dim, VALUE_BLOCK=value_block, PARTS=MIN_ROWS, SINKS=sinks is not None, num_warps=2)
+    return output
+
+
+def _power_of_two(number: int) -> int:
+    """The smallest that is not smaller."""
+    return 1 << (number - 1).bit_length()
+
+
+def _columns(width: int, element_size: int) -> int:
+    """Keys a program takes at once: in 16 bits what shared memory holds three times, in float32 what registers hold."""
+    fit = (24 << 10 if element_size == 2 else 4 << 10) // width
+    return max(min(_power_of_two(fit + 1) // 2, LAUNCH.max_columns), MIN_ROWS)
+
+
+def _stages(device: torch.device) -> int:
+    """Keys and values in flight: what fits in a multiprocessor's shared memory."""
+    if device.type != "cuda":
+        return 1
+    room = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
+    return LAUNCH.stages if room > 160 << 10 else min(LAUNCH.stages, 2)
