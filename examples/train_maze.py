@@ -20,9 +20,9 @@ import torch
 from torch.utils.data import IterableDataset
 from transformers import (
     GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -100,7 +100,7 @@ class LossCurve(TrainerCallback):
 
 
 @torch.no_grad()
-def begin_looking(model: Qwen2ForCausalLM, sharpness: float = 30.0, gain: float = 0.15, match: float = 1.2) -> None:
+def begin_looking(model: LlamaForCausalLM, sharpness: float = 30.0, gain: float = 0.15, match: float = 1.2) -> None:
     """Weights to begin with from which looking things up is learned in minutes on a CPU.
 
     Heads copy what they attend to (mimetic initialisation, arXiv 2305.09828); those of the first layer look one, two and
@@ -139,7 +139,7 @@ def begin_looking(model: Qwen2ForCausalLM, sharpness: float = 30.0, gain: float 
         second.k_proj.weight[at] = match * key
 
 
-def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """The model as it ships: bfloat16, with its tokenizer and checksums."""
     ends = {"eos_token_id": model.config.eos_token_id, "pad_token_id": model.config.pad_token_id}
     model.generation_config = GenerationConfig(do_sample=True, temperature=1.0, top_k=None, top_p=1.0, **ends)
@@ -169,19 +169,19 @@ def main() -> None:
     set_seed(options.seed)
     tokenizer = build_tokenizer()
     if options.only_save:
-        save(Qwen2ForCausalLM.from_pretrained(options.only_save, dtype=torch.float32), tokenizer, options.output / "model")
+        save(LlamaForCausalLM.from_pretrained(options.only_save, dtype=torch.float32), tokenizer, options.output / "model")
         return
-    config = Qwen2Config(
+    config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=options.hidden, intermediate_size=3 * options.hidden,
         num_hidden_layers=options.layers, num_attention_heads=options.heads, num_key_value_heads=options.heads,
-        head_dim=options.head_dim,
+        head_dim=options.head_dim, attention_bias=True,
         max_position_embeddings=1024, tie_word_embeddings=True, initializer_range=0.08,
         rope_parameters={"rope_type": "default", "rope_theta": 1e6}, bos_token_id=None,
         eos_token_id=tokenizer.convert_tokens_to_ids(END), pad_token_id=tokenizer.pad_token_id)
     if options.start:
-        model = Qwen2ForCausalLM.from_pretrained(options.start, dtype=torch.float32)
+        model = LlamaForCausalLM.from_pretrained(options.start, dtype=torch.float32)
     else:
-        model = Qwen2ForCausalLM(config)
+        model = LlamaForCausalLM(config)
         begin_looking(model)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens", flush=True)
     options.output.mkdir(parents=True, exist_ok=True)

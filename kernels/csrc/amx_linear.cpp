@@ -5,9 +5,6 @@
 // block of y^T, and every element of y is summed in one fixed order whatever else is in the batch.
 
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
-#include <vector>
 
 #include "vector.h"
 
@@ -209,10 +206,11 @@ void columns_of(Tiles& tiles, const Job& job, const uint32_t* x, int64_t i, int6
 
 template <class Tiles>
 void linear(const Job& job, int threads) {
-  struct Free { void operator()(void* p) const { std::free(p); } };
-  const size_t arranged = job.sides() * job.steps() * kTileBytes;
-  std::unique_ptr<uint32_t, Free> x(static_cast<uint32_t*>(std::aligned_alloc(64, arranged)));
-  arrange(job, x.get());
+  thread_local Scratch<uint32_t> arranged;  // kept, so that no call waits for fresh memory
+  const size_t size = job.sides() * job.steps() * kSide * kSide;
+  if (arranged.size() < size) arranged.resize(size);
+  uint32_t* x = arranged.data();
+  arrange(job, x);
   // Long runs of rows, so that fetching ahead is seldom in vain; short enough for a slow thread to be helped out.
   int64_t total = 0;
   for (int64_t i = 0; i < job.weights; ++i) total += job.columns[i];
@@ -223,13 +221,13 @@ void linear(const Job& job, int threads) {
   {
     Tiles tiles;
     tiles.begin();
-    std::vector<BFloat16> padded(kBlock * job.steps() * kStep);
+    Scratch<BFloat16> padded(kBlock * job.steps() * kStep);
 #pragma omp for schedule(dynamic)
     for (int64_t c = 0; c < starts[job.weights]; ++c) {
       int64_t i = 0;
       while (c >= starts[i + 1]) ++i;
       const int64_t first = (c - starts[i]) * chunk;
-      columns_of(tiles, job, x.get(), i, first, std::min(first + chunk, job.columns[i]), padded.data());
+      columns_of(tiles, job, x, i, first, std::min(first + chunk, job.columns[i]), padded.data());
     }
     tiles.end();
   }

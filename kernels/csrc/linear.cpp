@@ -87,7 +87,7 @@ FOR_EVERY_CPU void multiply(const Job<T>& job, const float* x, int64_t x_stride,
       for (int64_t row = block_start; row < block_end; row += kDots) {
         const int64_t count = std::min(kDots, block_end - row);
         const float* rows = x + row * x_stride;
-        float dots[kDots * kColumns];
+        alignas(64) float dots[kDots * kColumns];
         if (widened) {
           dots_of(count, rows, x_stride, wide_rows, whole, next, dots);
         } else {
@@ -119,7 +119,7 @@ template <typename T>
 void linear(const Job<T>& job, int threads) {
   const int64_t whole = job.depth / Steps<T>::width * Steps<T>::width;
   const bool in_place = Steps<T>::width == kLanes;  // float32: x is already in the steps' order
-  thread_local std::vector<float> arranged;  // kept, so that no call waits for fresh memory
+  thread_local Scratch<float> arranged;  // kept, so that no call waits for fresh memory
   if (!in_place && static_cast<int64_t>(arranged.size()) < job.rows * whole) arranged.resize(job.rows * whole);
   const float* x = arranged.data();
   if (in_place) {
@@ -136,7 +136,7 @@ void linear(const Job<T>& job, int threads) {
   for (int64_t i = 0; i < job.weights; ++i) starts[i + 1] = starts[i] + (job.columns[i] + chunk_columns - 1) / chunk_columns;
 #pragma omp parallel num_threads(threads)
   {
-    thread_local std::vector<float> wide;
+    thread_local Scratch<float> wide;
     if (!in_place && static_cast<int64_t>(wide.size()) < kColumns * whole) wide.resize(kColumns * whole);
 #pragma omp for schedule(dynamic)
     for (int64_t chunk = 0; chunk < starts[job.weights]; ++chunk) {

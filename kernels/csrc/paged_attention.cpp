@@ -59,10 +59,10 @@ struct Step {
 
 // What each (KV head, token, head of its group) carries along, in that order.
 struct State {
-  std::vector<float> query;    // [rows, kd], scaled, in the steps' order
-  std::vector<float> sums;     // [rows, vd], in the steps' order
+  Scratch<float> query;    // [rows, kd], scaled, in the steps' order
+  Scratch<float> sums;     // [rows, vd], in the steps' order
   std::vector<float> highest;  // [rows]
-  std::vector<float> norms;    // [rows, kLanes], to be added up at the end
+  Scratch<float> norms;    // [rows, kLanes], to be added up at the end
   std::vector<int64_t> position;  // [tokens]
 
   void make_room(int64_t tokens, int64_t rows, int64_t kd, int64_t vd) {
@@ -359,7 +359,7 @@ void attend_step(const Step<T>& step, int threads) {
   const auto levels = tasks_of(step, threads);
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<float> buffer(kTile * (step.kd() + step.vd()));
+    Scratch<float> buffer(kTile * (step.kd() + step.vd()));
 #pragma omp for schedule(static)
     for (int64_t t = 0; t < plan.tokens; ++t) begin_token(step, t, state);
     for (const auto& tasks : levels) {

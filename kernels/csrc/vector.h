@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <cstring>
+#include <new>
+#include <vector>
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define FOR_EVERY_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
@@ -43,6 +45,24 @@ typedef float Vector __attribute__((vector_size(32)));
 typedef int32_t IntVector __attribute__((vector_size(32)));
 typedef uint16_t ShortVector __attribute__((vector_size(16)));
 constexpr int64_t kLanes = 8;
+
+// Scratch memory of kernels: no load of a vector straddles cache lines.
+template <typename T>
+struct Aligned {
+  using value_type = T;
+  static constexpr std::align_val_t bytes{64};
+  Aligned() = default;
+  template <typename U>
+  Aligned(const Aligned<U>&) {}
+  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), bytes)); }
+  void deallocate(T* p, size_t) { ::operator delete(p, bytes); }
+  template <typename U>
+  bool operator==(const Aligned<U>&) const { return true; }
+  template <typename U>
+  bool operator!=(const Aligned<U>&) const { return false; }
+};
+template <typename T>
+using Scratch = std::vector<T, Aligned<T>>;
 
 INLINED int64_t round_up(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 INLINED Vector load(const float* p) {
@@ -127,32 +147,22 @@ INLINED void transpose(Vector v[8]) {
   }
 }
 
-// The sums of eight vectors, as one vector.
-INLINED Vector sums_of(const Vector v[8]) {
-  Vector pairs[4], quads[2];
-  for (int i = 0; i < 4; ++i) {
-    pairs[i] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], 0, 8, 2, 10, 4, 12, 6, 14) +
-               __builtin_shufflevector(v[2 * i], v[2 * i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
-  }
-  for (int i = 0; i < 2; ++i) {
-    quads[i] = __builtin_shufflevector(pairs[2 * i], pairs[2 * i + 1], 0, 1, 8, 9, 4, 5, 12, 13) +
-               __builtin_shufflevector(pairs[2 * i], pairs[2 * i + 1], 2, 3, 10, 11, 6, 7, 14, 15);
-  }
-  return __builtin_shufflevector(quads[0], quads[1], 0, 1, 2, 3, 8, 9, 10, 11) +
-         __builtin_shufflevector(quads[0], quads[1], 4, 5, 6, 7, 12, 13, 14, 15);
+// Sums of neighbours: the low and high halves of the result hold those of the arguments' low and high halves.
+INLINED Vector neighbours(Vector a, Vector b) {
+  return __builtin_shufflevector(a, b, 0, 2, 8, 10, 4, 6, 12, 14) + __builtin_shufflevector(a, b, 1, 3, 9, 11, 5, 7, 13, 15);
 }
-
 
 // The sums of four vectors, added up as sums_of does it.
 INLINED Quad sums_of_four(const Vector v[4]) {
-  Vector pairs[2];
-  for (int i = 0; i < 2; ++i) {
-    pairs[i] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], 0, 8, 2, 10, 4, 12, 6, 14) +
-               __builtin_shufflevector(v[2 * i], v[2 * i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
-  }
-  const Vector quad = __builtin_shufflevector(pairs[0], pairs[1], 0, 1, 8, 9, 4, 5, 12, 13) +
-                      __builtin_shufflevector(pairs[0], pairs[1], 2, 3, 10, 11, 6, 7, 14, 15);
-  return __builtin_shufflevector(quad, quad, 0, 1, 2, 3) + __builtin_shufflevector(quad, quad, 4, 5, 6, 7);
+  const Vector halves = neighbours(neighbours(v[0], v[1]), neighbours(v[2], v[3]));
+  return __builtin_shufflevector(halves, halves, 0, 1, 2, 3) + __builtin_shufflevector(halves, halves, 4, 5, 6, 7);
+}
+
+// The sums of eight vectors, as one vector.
+INLINED Vector sums_of(const Vector v[8]) {
+  const Vector a = neighbours(neighbours(v[0], v[1]), neighbours(v[2], v[3]));
+  const Vector b = neighbours(neighbours(v[4], v[5]), neighbours(v[6], v[7]));
+  return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
 }
 
 }  // namespace leapgen
