@@ -46,7 +46,7 @@ def load_smollm2(dtype: torch.dtype = torch.float32, engine: EngineConfig | None
 
 
 MAZE_SHAPE = Shape(doors=5, corridors=4, length=2)
-MAZE_SETTINGS = {"interval": 60, "max_new_tokens": 180, "summary_tokens": 32, "answer_tokens": 16, "max_answer_tokens": 16,
+MAZE_SETTINGS = {"interval": 72, "max_new_tokens": 216, "summary_tokens": 32, "answer_tokens": 16, "max_answer_tokens": 16,
                  "finished_share": True}
 
 

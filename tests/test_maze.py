@@ -83,8 +83,11 @@ class TestWalk:
     def test_a_walk_only_uses_passages_and_tries_no_corridor_twice(self, shape, seed):
         maze = make_maze(seed, shape)
         text = solve(Walk(maze, random.Random(seed)))
-        tries = re.findall(r"At (\w+(?: \d+)?): (\w+)", text)
-        assert all(maze.label(to) == way for way, to in tries) and len(tries) == len(set(tries))
+        tries = re.findall(r"At (\w+)(?: not[ \d]+)?:(?: (\d+):)? (\w+)[:.]", text)
+        assert all(maze.label(to) == f"{room} {number}".strip() for room, number, to in tries)
+        assert len(tries) == len(set(tries))
+        for room, numbers, number in re.findall(r"At (\w+) not([ \d]+):(?: (\d+):)?", text):
+            assert number not in numbers.split() and (number or len(numbers.split()) == len(maze.next_rooms(room)))
         for room, to in re.findall(r"(?=\b(\w+): (\w+))", text):
             if room in maze.rooms and not text.count(f"At {room}: {to}"):
                 assert to == "exit" if room == maze.exit else to in (maze.next_rooms(room) or ("dead",))
@@ -99,7 +102,7 @@ class TestWalk:
         walk = Walk(maze, rng)
         if truth:
             walk.hear([Report(dead=tuple(set(maze.doors) - {maze.solution[1]}))])
-            assert len(re.findall(r"\bAt \w+ \d", solve(walk))) <= 4
+            assert len(re.findall(r": \d+:", solve(walk))) <= 4
         else:
             rooms = rng.sample(maze.rooms, 6)
             walk.hear([Report(dead=maze.doors, route=tuple(rooms)), Report(route=(maze.start, maze.doors[0], *rooms))])

@@ -73,8 +73,8 @@ class Settings:
     """A problem size and budgets, in tokens."""
 
     shape: Shape = field(default_factory=lambda: Shape(5, 4, 2))
-    interval: int = 60
-    budget: int = 180
+    interval: int = 72
+    budget: int = 216
     paths: int = 16
     peers: int = 4
 

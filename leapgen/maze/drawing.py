@@ -10,7 +10,7 @@ from rich.text import Text
 
 from leapgen.maze.maze import Maze
 
-_TRY = re.compile(r"\bAt \w+(?: \d+)?: ((?:\w+[.:] ?)+)")
+_TRY = re.compile(r"\bAt \w+(?: not[ \d]+| go)?:(?: \d+:)? ((?:\w+[.:] ?)+)")
 
 
 def walked(maze: Maze, text: str) -> list[str]:

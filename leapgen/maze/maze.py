@@ -114,9 +114,13 @@ class Maze:
 
         Ways are numbered from 1 in the order the question lists them.
         """
-        before = self._way_in[room]
-        ways = self.next_rooms(before)
-        return f"{before} {ways.index(room) + 1}" if len(ways) > 1 else before
+        before, number = self._way_in[room], self.number(room)
+        return f"{before} {number}" if number else before
+
+    def number(self, room: str) -> int:
+        """The number of the way into a room; 0 where there is only one way on."""
+        ways = self.next_rooms(self._way_in[room])
+        return ways.index(room) + 1 if len(ways) > 1 else 0
 
     @property
     def question(self) -> str:

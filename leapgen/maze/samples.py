@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from leapgen.config import LeapConfig
 from leapgen.maze.maze import Maze, Shape, make_maze
 from leapgen.maze.tokenizer import END, THINK_END, THINK_START
-from leapgen.maze.walk import Report, Walk, labels
+from leapgen.maze.walk import Report, Walk, asked, labels, numbered
 from leapgen.protocol.chat import prompt_tokens
 from leapgen.protocol.prompts import SUMMARY_CLOSE, PromptSet
 
@@ -142,25 +142,25 @@ class SampleMaker:
             sample.add(self._encode(f" {following}."), True)
 
     def _choose_everywhere(self, sample: Sample, walk: Walk) -> None:
-        """All ways out of all rooms that have several, rooms in random turns: what was tried or told of has to be looked up.
-
-        What is reported dead is left out, a reported route comes first.
-        """
+        """All ways out of all rooms that have several, in random turns: what was tried or told of has to be looked up."""
         rng, maze = self.rng, walk.maze
-        goal = walk.reported_goal() or ()
-        ways = {}
-        for room in maze.rooms:
-            left = [way for way in maze.next_rooms(room) if way in goal or way not in walk.reported]
-            if len(maze.next_rooms(room)) > 1:
-                ways[room] = sorted(rng.sample(left, len(left)), key=lambda way: way in goal)
-        turns = [room for room, left in ways.items() for _ in range(len(left) + 1)]
+        turns = [room for room in maze.rooms if len(maze.next_rooms(room)) > 1
+                 for _ in range(len(maze.next_rooms(room)) + 1)]
         for room in rng.sample(turns, len(turns)):
+            without = walk.without(room)
+            left = [way for way in maze.next_rooms(room) if way not in without]
+            goal = next((way for way in walk.reported_goal() or () if way in maze.next_rooms(room)), None)
+            if goal in walk.tried.get(room, ()):
+                goal = None
+            words = asked(maze, room, goal=True) if goal else asked(maze, room, without)
+            way = goal or (rng.choice(left) if left else None)
+            if not way and rng.random() < 0.6:
+                continue
             sample.add(self._encode(f"\n\nAt {room}"), False)
-            if ways[room]:
-                way = ways[room].pop()
-                sample.add(self._encode(f"{maze.label(way).removeprefix(room)}: {way}."), True)
-            else:
-                sample.add(self._encode(" nothing left."), True)
+            sample.add(self._encode(words.removeprefix(f"At {room}")
+                                    + (f"{numbered(maze, way)}." if way else " nothing left.")), True)
+            if way:
+                walk.tried.setdefault(room, []).append(way)
 
     # -- parts --------------------------------------------------------------------------------------------------------
 

@@ -61,11 +61,18 @@ class Walk:
         goal = self.reported_goal()
         if self.door is None or (goal and goal[0] != self.door):
             return self._choose_door(goal)
-        corridors = [room for room in self.maze.next_rooms(self.door) if room not in self.tried.get(self.door, ())
-                     and (self.rechecks or room not in self.reported or (goal and goal[1] == room))]
-        if not corridors:
-            return self._give_up_door()
-        return self._walk(goal[1] if goal and goal[1] in corridors else self.rng.choice(corridors))
+        without = self.without(self.door)
+        if goal and goal[1] in self.maze.next_rooms(self.door):
+            return self._walk(goal[1], asked(self.maze, self.door, goal=True))
+        left = [room for room in self.maze.next_rooms(self.door) if room not in without]
+        if not left:
+            return self._give_up_door(asked(self.maze, self.door, without))
+        return self._walk(self.rng.choice(left), asked(self.maze, self.door, without))
+
+    def without(self, room: str) -> list[str]:
+        """Ways out of a room that are not worth trying: given up, tried or, until a recheck, reported dead."""
+        seen = {*self.dead, *self.tried.get(room, ()), *(() if self.rechecks else self.reported)}
+        return [way for way in self.maze.next_rooms(room) if way in seen]
 
     def reported_goal(self) -> tuple[str, str] | None:
         """Door and corridor of a reported route that may still be true."""
@@ -76,31 +83,33 @@ class Walk:
         return None
 
     def _choose_door(self, goal: tuple[str, str] | None) -> list[tuple[str, tuple[str, ...]]]:
-        start = self.maze.start
-        doors = [door for door in self.maze.doors if door not in self.dead and (self.rechecks or door not in self.reported)]
-        if not doors and not goal:
+        start, without = self.maze.start, self.without(self.maze.start)
+        left = [door for door in self.maze.doors if door not in without]
+        if not left and not goal:
             self.rechecks = True
             self.dead = [door for door in self.dead
                          if set(self.maze.next_rooms(door)) <= set(self.tried.get(door, ()))]
-            return [(f"At {start} nothing left.", (start,)), (" Recheck.", (start,)), ("\n\n", (start,))]
-        self.door = goal[0] if goal else self.rng.choice(doors)
-        return [(f"At {self.maze.label(self.door)}:", (start,)), (f" {self.door}.\n\n", (start, self.door))]
+            return [(f"{asked(self.maze, start, without)} nothing left.", (start,)), (" Recheck.", (start,)),
+                    ("\n\n", (start,))]
+        self.door = goal[0] if goal else self.rng.choice(left)
+        words = asked(self.maze, start, goal=True) if goal else asked(self.maze, start, without)
+        return [(words, (start,)), (f"{numbered(self.maze, self.door)}.\n\n", (start, self.door))]
 
-    def _give_up_door(self) -> list[tuple[str, tuple[str, ...]]]:
+    def _give_up_door(self, words: str) -> list[tuple[str, tuple[str, ...]]]:
         start, door = self.maze.start, self.door
         self.dead.append(door)
         self.door = None
-        return [(f"At {door} nothing left.", (start, door)), (f" Dead: {labels(self.maze, self.dead)}.", (start,)),
+        return [(f"{words} nothing left.", (start, door)), (f" Dead: {labels(self.maze, self.dead)}.", (start,)),
                 ("\n\n", (start,))]
 
-    def _walk(self, room: str) -> list[tuple[str, tuple[str, ...]]]:
+    def _walk(self, room: str, words: str) -> list[tuple[str, tuple[str, ...]]]:
         door, route = self.door, [self.maze.start, self.door]
-        pieces = [(f"At {self.maze.label(room)}:", tuple(route))]
+        pieces = [(words, tuple(route))]
         tried = self.tried.setdefault(door, [])
         tried.append(room)
         while room:
             route.append(room)
-            pieces.append((f" {room}:", tuple(route)))
+            pieces.append((f"{numbered(self.maze, room)}:", tuple(route)))
             room = next(iter(self.maze.next_rooms(room)), "")
         self.found = route[-1] == self.maze.exit
         if self.found:
@@ -112,3 +121,15 @@ class Walk:
 def labels(maze: Maze, rooms: Iterable[str]) -> str:
     """Ways into rooms, as walks and summaries list them."""
     return " ".join(maze.label(room) for room in rooms)
+
+
+def asked(maze: Maze, room: str, without: Iterable[str] = (), goal: bool = False) -> str:
+    """Where a choice is made, and by what: the numbers of ways not worth trying, or a reported route."""
+    numbers = "".join(f" {maze.number(way)}" for way in maze.next_rooms(room) if way in without)
+    return f"At {room} go:" if goal else f"At {room} not{numbers}:" if numbers else f"At {room}:"
+
+
+def numbered(maze: Maze, room: str) -> str:
+    """The way into a room, and the room."""
+    number = maze.number(room)
+    return f" {number}: {room}" if number else f" {room}"
