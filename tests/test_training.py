@@ -9,6 +9,7 @@ import torch
 from leap_run import LEAP, generator
 from transformers import Trainer
 
+from leapgen.cli import main
 from leapgen.evaluation.problems import Problem, load_problems
 from leapgen.training.finetuning import IGNORED, Responses, finetune
 from leapgen.training.recipe import RECIPES, Recipe
@@ -174,6 +175,18 @@ class TestFineTuning:
         again = trained(tmp_path / "parts")[1]
         assert len(calls) == 15 + 12  # three epochs were not trained again
         torch.testing.assert_close(dict(again.state_dict()), dict(model.state_dict()), rtol=0, atol=1e-6)
+
+    def test_the_command_line_trains_and_synthesises_with_what_it_trained(self, data, tmp_path, capsys):
+        model, problems = tiny.build("llama", torch.float32, vocab_size=tiny_tokenizer.VOCAB), tmp_path / "problems.json"
+        model.save_pretrained(tmp_path / "student")
+        tiny_tokenizer.byte_level().save_pretrained(tmp_path / "student")
+        assert main(["sft", "--data", str(data[0]), "--model", str(tmp_path / "student"), "--output", str(tmp_path / "run"),
+                     "--recipe", "tiny", "--epochs", "1", "--batch-size", "2", "--learn", "own", "answer"]) == 0
+        problems.write_text(json.dumps([{"problem": "1 + 1?", "answer": "no model says this"}]))
+        assert main(["synth", "--problems", str(problems), "--model", str(tmp_path / "run" / "model"), "--n", "2",
+                     "--output", str(tmp_path / "r.jsonl"), "--interval", "8", "--max-new-tokens", "16",
+                     "--summary-tokens", "4", "--answer-tokens", "4", "--without-peers"]) == 1
+        assert "no response is worth keeping: 0 of 2" in " ".join(capsys.readouterr().err.split())
 
     @pytest.mark.parametrize(("line", "message"), [
         ('{"token_ids": [1, 2]}', "line 2: no field 'provenance'"),

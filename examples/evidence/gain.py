@@ -1,8 +1,8 @@
 """Do peers help? Independent paths, LeaP, its settings, its controls and LeaP-T on held-out mazes, with tokens counted.
 
-    python examples/evidence/gain.py --problems 100 --seeds 5                        # independent, LeaP, controls
-    python examples/evidence/gain.py --arms router-random peers-1 peers-8 ...        # any of the arms below
-    python examples/evidence/gain.py --arms leap-t sft --leap-t runs/leap-t/model --sft runs/sft/model
+    python examples/evidence/gain.py --model runs/maze/model --problems 100 --seeds 5     # independent, LeaP, controls
+    python examples/evidence/gain.py --model runs/maze/model --arms router-random peers-1 peers-8     # or any others below
+    python examples/evidence/gain.py --model ... --arms leap-t sft --leap-t runs/leap-t/model --sft runs/sft/model
 
 Every arm is resumable: its outcomes are stored in ``--output`` and not computed again. Writes ``summary.json`` and, where
 matplotlib is installed, ``gain.png``.
@@ -85,7 +85,7 @@ class Settings:
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="maze")
+    parser.add_argument("--model", required=True, help="a maze reasoner: what examples/train_maze.py wrote")
     parser.add_argument("--problems", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=0, help="number of the first held-out problem")
@@ -199,8 +199,8 @@ def compare(results: dict[str, list[dict]]) -> dict[str, dict]:
         if "independent" in results and arm not in ("independent", "long"):
             row["gain"] = vars(estimate(by_problem(arm) - by_problem("independent")))
         if "long" in results and arm not in ("independent", "long"):
-            runs = [[np.array(run[key]) for key in ("right", "own", "spent")] for run in results["long"]]
-            cut = [at_equal_cost(*run, mean) for run in runs]
+            longer = [[np.array(run[key]) for key in ("right", "own", "spent")] for run in results["long"]]
+            cut = [at_equal_cost(*run, mean) for run in longer]
             base = np.mean([right for _, right in cut], axis=0)
             row["equal_tokens"] = {"budget": cut[0][0], "pass_at_1": float(base.mean()),
                                    "gain": vars(estimate(by_problem(arm) - base))}
@@ -253,7 +253,7 @@ def plot(summary: dict[str, dict], file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_settings(parser)
-    parser.add_argument("--leap-t", default="maze_leap_t", help="model of the leap-t arms")
+    parser.add_argument("--leap-t", default=None, help="model of the leap-t arms")
     parser.add_argument("--sft", default=None, help="model of the sft arms")
     parser.add_argument("--arms", nargs="+", default=MAIN, choices=list(ARMS))
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """The Prefix Dominance Trap on held-out mazes: beginnings of wrong and right answers, continued alone and with peers.
 
-    python examples/evidence/trap.py --problems 100 --seeds 5
+    python examples/evidence/trap.py --model runs/maze/model --problems 100 --seeds 5
 
 As in section 2.1 of arXiv 2505.07787: for every problem with both right and wrong independent answers, one wrong (right)
 answer is drawn, and its first tokens, 15% of the mean length, are continued by all paths. They count towards the budget.
