@@ -30,6 +30,7 @@ class Mix:
         blocks: LeaP blocks in a sample: weights of 0, 1, 2, ...
         interval: own tokens between blocks, least and most.
         heed: a walker takes a comment into account; otherwise it goes on as if nobody had spoken.
+        share: a walker that has found the exit is asked for a summary before it answers.
         near: a peer began behind the door where the walker stands, so that its report matters at once.
         forced: the walk is cut short and the answer asked for.
         drills: no walk, but rooms looked up in random order and doors tried to their end.
@@ -42,6 +43,7 @@ class Mix:
     blocks: tuple[float, ...] = (0.1, 0.3, 0.35, 0.25)
     interval: tuple[int, int] = (24, 100)
     heed: float = 0.9
+    share: float = 0.8
     near: float = 0.5
     forced: float = 0.35
     drills: float = 0.35
@@ -117,6 +119,8 @@ class SampleMaker:
         for _ in range(blocks):
             if not self._reason(sample, walk, limit, gap):
                 gap = ""  # the exit was found within the interval
+                if rng.random() < mix.share:
+                    self._block(sample, walk)
                 break
             self._block(sample, walk)
             gap = "\n\n"
