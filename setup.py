@@ -6,7 +6,7 @@ from setuptools import Extension, find_packages, setup
 cpu_kernels = Extension(
     "leapgen_kernels._cpu",
     sources=["kernels/csrc/candidates.cpp", "kernels/csrc/linear.cpp", "kernels/csrc/paged_attention.cpp",
-             "kernels/csrc/amx_linear.cpp"],
+             "kernels/csrc/amx_linear.cpp", "kernels/csrc/layer.cpp"],
     depends=["kernels/csrc/dots.h", "kernels/csrc/vector.h"],
     language="c++",
     # Sums stay in the order they are written in: a result must not depend on what is computed beside it. Python's own

@@ -9,6 +9,7 @@ is the bytes a step has to read (weights, and every page of KV once) at the read
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import statistics
 import time
@@ -25,6 +26,7 @@ from leapgen.engine import Engine
 from leapgen.engine.stream import Stream
 
 KERNELS = {"attention": "_ATTEND", "linear": "_LINEAR", "candidates": "_CANDIDATES"}
+PARTS = (*KERNELS, "rows")  # norms, rotary embeddings and activations, row by row; the clocks' own callbacks count as rows
 
 
 class Clock:
@@ -36,13 +38,25 @@ class Clock:
             functions = getattr(cpu, table)
             for dtype, function in functions.items():
                 functions[dtype] = self.timed(name, function)
+        self.run, cpu.run_layer = cpu.run_layer, self.run_layer
+
+    def run_layer(self, *arguments):
+        """Row by row is what a layer's program does between kernels."""
+        inside = self.seconds.total()
+        began = time.perf_counter()
+        self.run(*arguments)
+        self.seconds["rows"] += time.perf_counter() - began - (self.seconds.total() - inside)
 
     def timed(self, name, function):
+        """The function with a clock around it, as a C function: the layers' programs call kernels from C, too."""
         def call(*arguments):
             began = time.perf_counter()
             function(*arguments)
             self.seconds[name] += time.perf_counter() - began
-        return call
+
+        clocked = ctypes.CFUNCTYPE(None, *function.argtypes)(call)
+        clocked.argtypes = function.argtypes
+        return clocked
 
     def take(self) -> Counter[str]:
         seconds, self.seconds = self.seconds, Counter()
@@ -54,14 +68,14 @@ def steps_of(engine: Engine, clock: Clock, n: int, length: int, steps: int) -> d
     sampling = SamplingConfig(temperature=0.6, top_k=40, top_p=0.95, logprobs=False)
     paths = [engine.add([(7 + 37 * j + 101 * i) % 40000 for j in range(length - steps)], sampling, stream=Stream(0, i),
                         limit=length + 4) for i in range(n)]
-    times: dict[str, list[float]] = {name: [] for name in ("step", *KERNELS, "rest")}
+    times: dict[str, list[float]] = {name: [] for name in ("step", *PARTS, "rest")}
     while engine.has_work:
         clock.take()
         began = time.perf_counter()
         events = engine.step()
         step, inside = time.perf_counter() - began, clock.take()
         if len(events) == n:  # all paths decode
-            for name in KERNELS:
+            for name in PARTS:
                 times[name].append(inside[name])
             times["step"].append(step)
             times["rest"].append(step - sum(inside.values()))
@@ -97,7 +111,7 @@ def main() -> None:
     steps_of(engine, clock, 4, 64, 8)  # warm-up
     rows = {"over paths": [row(n, a.at_length) for n in a.paths],
             "over lengths": [row(a.at_paths, length) for length in a.lengths]}
-    columns = ("paths", "length", "step", *KERNELS, "rest", "floor")
+    columns = ("paths", "length", "step", *PARTS, "rest", "floor")
     print(f"{Path(a.model).name}, {a.dtype}, ms a decode step (medians), {machine.description()}")
     for name, found in rows.items():
         print(f"{name}\n" + "".join(f"{column:>11}" for column in columns))
@@ -119,8 +133,9 @@ def plot(rows: dict[str, list[dict[str, float]]], file: Path) -> None:
     for i, (name, found) in enumerate(rows.items()):
         axes = figure.add_subplot(1, 2, i + 1)
         x = [one["paths" if i == 0 else "length"] for one in found]
-        axes.stackplot(x, *([one[part] for one in found] for part in ("linear", "attention", "candidates", "rest")),
-                       labels=["linear layers", "attention", "sampling", "Python and small operations"], alpha=0.8)
+        axes.stackplot(x, *([one[part] for one in found] for part in ("linear", "attention", "rows", "candidates", "rest")),
+                       labels=["linear layers", "attention", "norms, rotation, activations", "sampling", "Python and the rest"],
+                       alpha=0.8)
         axes.plot(x, [one["floor"] for one in found], "k--", label="bytes at read bandwidth")
         axes.set_xlabel("paths" if i == 0 else "tokens of context")
         axes.set_ylabel("ms a decode step")

@@ -14,7 +14,8 @@
 #endif
 
 // Helpers must become part of each clone, or they would run compiled for the baseline.
-#define INLINED inline __attribute__((always_inline))
+#define INLINE __attribute__((always_inline))  // of lambdas, after their arguments
+#define INLINED inline INLINE
 
 namespace leapgen {
 

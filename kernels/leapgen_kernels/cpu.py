@@ -39,6 +39,8 @@ def library() -> ctypes.CDLL | None:
         candidates.argtypes = [_POINTER, *[_INT] * 5, *[_POINTER] * 4, ctypes.c_int, _THREADS]
         attend.restype = linear.restype = candidates.restype = None
         _ATTEND[dtype], _LINEAR[dtype], _CANDIDATES[dtype] = attend, linear, candidates
+    lib.leapgen_layer.argtypes = [_POINTER, _POINTER, _POINTER, _INT, _INT, _POINTER, _POINTER, _THREADS]
+    lib.leapgen_layer.restype = None
     for name in AMX:
         linear = getattr(lib, f"leapgen_linear_{name}")
         linear.argtypes, linear.restype = _LINEAR[torch.bfloat16].argtypes, None
@@ -144,6 +146,12 @@ def candidates(logits: Tensor, k: int, room: int, normalise: bool) -> tuple[Tens
     _CANDIDATES[logits.dtype](logits.data_ptr(), rows, vocab, logits.stride(0), k, room, normalisers.data_ptr(),
                               scores.data_ptr(), ids.data_ptr(), counts.data_ptr(), normalise, torch.get_num_threads())
     return (normalisers, scores, ids) if int(counts.max()) <= room else (normalisers, None, None)
+
+
+def run_layer(code: int, inputs: Any, workspace: int, tokens: int, dtype: torch.dtype) -> None:
+    """Runs a layer's program (see ``program``): addresses of its code, inputs and workspace."""
+    library().leapgen_layer(code, inputs, workspace, tokens, dtype.itemsize, _LINEAR[dtype], _ATTEND[dtype],
+                            torch.get_num_threads())
 
 
 @lru_cache(maxsize=4096)

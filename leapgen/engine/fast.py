@@ -15,13 +15,16 @@ from typing import Any
 
 import torch
 from leapgen_kernels import cpu, ops
+from leapgen_kernels.program import ProgramError
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from transformers import PreTrainedModel
 
+from leapgen.engine.lowering import lower
+
 logger = logging.getLogger(__name__)
 
-WORTH_COMPILING = 50_000_000  # parameters: compiling takes seconds, whatever the size
+WORTH_COMPILING = 1_000_000  # parameters: compiling takes a second or two, whatever the size
 WARM_UP_SIZES = (7, 64, 5, 7)  # tokens: odd, a multiple of every vector, odd again; the last is what must not compile anew
 
 
@@ -154,20 +157,29 @@ class CompiledLayer:
 
 
 class Graph:
-    """What dynamo captured of a layer, compiled by inductor with linear layers on our kernel."""
+    """What dynamo captured of a layer: a program of our kernels, or what inductor makes of a layer they cannot say."""
 
     last: Graph | None = None  # the graph that dynamo chose for the newest call
 
     def __init__(self, module: GraphModule, inputs: list[Any]) -> None:
         from torch._inductor.compile_fx import compile_fx
 
-        self.sources = [node._dynamo_source.name for node in module.graph.nodes if node.op == "placeholder"]
-        _use_linear_kernel(module)
-        self._run = compile_fx(module, inputs, config_patches={"size_asserts": False})
+        placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+        self.sources = [node._dynamo_source.name for node in placeholders]
         self.output: tuple[Any, ...] = ()
+        _use_linear_kernel(module)
+        try:
+            program, taken = lower(module)
+        except ProgramError as error:
+            logger.info("decoder layers are compiled by inductor, as they have %s", error)
+            self._run = compile_fx(module, inputs, config_patches={"size_asserts": False})
+            self._taken = range(len(placeholders))
+        else:
+            self._run = lambda *tensors: (program(*tensors),)
+            self._taken = [placeholders.index(node) for node in taken]
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
-        self.output = self._run(*inputs)
+        self.output = self._run(*(inputs[i] for i in self._taken))
         Graph.last = self
         return self.output
 
@@ -176,7 +188,8 @@ class Graph:
         own = {source: eval(source, {"L": {"self": layer}}) for source in self.sources if source.startswith("L['self']")}
         names = list(own)
         inputs = [f"own[{names.index(source)}]" if source in own
-                  else source.replace("L['args']", "args").replace("L['kwargs']", "kwargs") for source in self.sources]
+                  else source.replace("L['args']", "args").replace("L['kwargs']", "kwargs")
+                  for source in (self.sources[i] for i in self._taken)]
         return eval(f"lambda args, kwargs: run({', '.join(inputs)})[0]", {"run": self._run, "own": list(own.values())})
 
 
@@ -193,7 +206,8 @@ def _use_linear_kernel(graph: GraphModule) -> None:
             bias = node.kwargs.get("bias", bias)
             if _is_parameter(weight) and (bias is None or _is_parameter(bias)) and _same_dtype(x, weight, bias):
                 groups.setdefault(x, []).append((node, weight, bias))
-    for x, group in groups.items():
+    for group in groups.values():
+        x = group[0][0].args[0]  # by now: it may have been a linear layer's output itself
         with graph.graph.inserting_before(group[0][0]):
             call = graph.graph.call_function(ops.linear, (x, [w for _, w, _ in group], [b for *_, b in group]))
             outputs = [graph.graph.call_function(operator.getitem, (call, i)) for i in range(len(group))]
