@@ -133,9 +133,9 @@ def plot(rows: dict[str, list[dict[str, float]]], file: Path) -> None:
     for i, (name, found) in enumerate(rows.items()):
         axes = figure.add_subplot(1, 2, i + 1)
         x = [one["paths" if i == 0 else "length"] for one in found]
-        axes.stackplot(x, *([one[part] for one in found] for part in ("linear", "attention", "rows", "candidates", "rest")),
-                       labels=["linear layers", "attention", "norms, rotation, activations", "sampling", "Python and the rest"],
-                       alpha=0.8)
+        parts = ("linear", "attention", "rows", "candidates", "rest")
+        axes.stackplot(x, *([one[part] for one in found] for part in parts), alpha=0.8,
+                       labels=["linear layers", "attention", "norms, rotation, activations", "sampling", "the rest"])
         axes.plot(x, [one["floor"] for one in found], "k--", label="bytes at read bandwidth")
         axes.set_xlabel("paths" if i == 0 else "tokens of context")
         axes.set_ylabel("ms a decode step")

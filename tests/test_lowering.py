@@ -19,10 +19,12 @@ pytestmark = pytest.mark.skipif(cpu.library() is None, reason="built without a C
 
 _LLAMA = tiny.ARCHITECTURES["llama"]
 FAMILIES = {name: tiny.ARCHITECTURES[name] for name in (
-    "llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "phi3", "olmo2", "granite", "glm4", "smollm3", "gpt_neox")}
-FAMILIES |= {"phi": _LLAMA, "starcoder2": _LLAMA, "cohere": {**_LLAMA, "pad_token_id": 0}, "helium": {**_LLAMA, "head_dim": 8},
-             "exaone4": _LLAMA, "opt": {"vocab_size": 160, "hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 48,
-                                        "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 512}}
+    "llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "phi3", "olmo2", "granite", "glm4", "smollm3",
+    "gpt_neox")}
+FAMILIES |= {"phi": _LLAMA, "starcoder2": _LLAMA, "cohere": {**_LLAMA, "pad_token_id": 0},
+             "helium": {**_LLAMA, "head_dim": 8}, "exaone4": _LLAMA, "opt": {
+                 "vocab_size": 160, "hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 48, "num_hidden_layers": 2,
+                 "num_attention_heads": 4, "max_position_embeddings": 512}}
 
 
 def built(name, dtype, **changes):
@@ -52,6 +54,7 @@ def logits_of(engine, steps=5):
 def test_every_family_is_one_call_a_layer(name, monkeypatch):
     """Would catch: an instruction that computes something else, a view read wrongly (interleaved, partial and concatenated
     rotary embeddings, fused projections), a buffer overwritten while it is needed, a family that falls back to inductor."""
+    torch._dynamo.reset()  # it remembers what an earlier test captured
     written = []
     monkeypatch.setattr(fast, "lower", lambda graph: written.append(lower(graph)) or written[-1])
     model = built(name, torch.float32)
@@ -179,7 +182,8 @@ def test_what_a_later_linear_layer_needs_again_is_kept():
     lambda m, x: x.cumsum(1), lambda m, x: x - x.mean(1, keepdim=True), lambda m, x: x * x[:, -1:], lambda m, x: x.flip(1),
     lambda m, x: x + torch.cat([x[:, 1:], x[:, :1]], dim=1),
     lambda m, x: x.view(1, 3, x.shape[1], 10).transpose(1, 2).flatten(2),
-    lambda m, x: x / x.shape[1], lambda m, x: x * x.softmax(-1), lambda m, x: x + torch.arange(30), lambda m, x: x.sort(-1)[0]],
+    lambda m, x: x / x.shape[1], lambda m, x: x * x.softmax(-1), lambda m, x: x + torch.arange(30),
+    lambda m, x: x.sort(-1)[0]],
     ids=["sum over tokens", "mean over tokens", "last token", "flipped", "shifted", "heads read as tokens",
          "number of tokens", "softmax", "arange",
          "sort"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -281,7 +282,7 @@ class Program:
     def __init__(self, code: np.ndarray, widths: dict[int, int], width: int, dtype: torch.dtype, row_bytes: int) -> None:
         self.code, self.width, self.dtype, self.row_bytes = code, width, dtype, row_bytes
         self._widths, self._lead = list(widths.items()), next(iter(widths))
-        self._workspace = torch.empty(0, dtype=torch.uint8)
+        self._kept = threading.local()  # engines of one process may share a program
         self._pointers = ctypes.c_void_p * int(code[0])
 
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -296,11 +297,11 @@ class Program:
         output = torch.empty((1, tokens, self.width), dtype=self.dtype)
         inputs = [x if x.is_contiguous() else x.contiguous() for x in inputs]
         size = self.row_bytes * tokens
-        workspace = self._workspace
-        if workspace.numel() < size:
+        workspace = getattr(self._kept, "workspace", None)
+        if workspace is None or workspace.numel() < size:
             workspace = torch.empty(size, dtype=torch.uint8)
             if size <= _KEPT_BYTES:
-                self._workspace = workspace
+                self._kept.workspace = workspace
         cpu.run_layer(self.code.ctypes.data, self._pointers(*[x.data_ptr() for x in inputs], output.data_ptr()),
                       workspace.data_ptr(), tokens, self.dtype)
         return output

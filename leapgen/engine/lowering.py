@@ -31,7 +31,8 @@ _VIEWS = {"view", "reshape", "transpose", "permute", "unsqueeze", "squeeze", "fl
 _SAME = {"to", "float", "type_as", "contiguous", "clone"}  # numbers are floats until they are stored
 _ELEMENTWISE: dict[Any, str] = {
     operator.add: "add", operator.iadd: "add", torch.add: "add", operator.sub: "subtract", torch.sub: "subtract",
-    operator.mul: "multiply", operator.imul: "multiply", torch.mul: "multiply", operator.truediv: "divide", torch.div: "divide",
+    operator.mul: "multiply", operator.imul: "multiply", torch.mul: "multiply", operator.truediv: "divide",
+    torch.div: "divide",
     operator.neg: "negate", torch.neg: "negate", torch.rsqrt: "rsqrt", "rsqrt": "rsqrt", F.relu: "relu", torch.relu: "relu",
     torch.tanh: "tanh", F.tanh: "tanh", "tanh": "tanh", torch.sigmoid: "sigmoid", F.sigmoid: "sigmoid", "sigmoid": "sigmoid",
     F.silu: "silu",
