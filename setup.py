@@ -5,7 +5,7 @@ from setuptools import Extension, find_packages, setup
 # Plain C++ behind a C interface: no torch at build time. Where no compiler is found, plain torch does the work.
 cpu_kernels = Extension(
     "leapgen_kernels._cpu",
-    sources=["kernels/csrc/candidates.cpp", "kernels/csrc/linear.cpp", "kernels/csrc/paged_attention.cpp",
+    sources=["kernels/csrc/sampling.cpp", "kernels/csrc/linear.cpp", "kernels/csrc/paged_attention.cpp",
              "kernels/csrc/amx_linear.cpp", "kernels/csrc/layer.cpp"],
     depends=["kernels/csrc/dots.h", "kernels/csrc/vector.h"],
     language="c++",

@@ -78,10 +78,13 @@ class Settings:
     paths: int = 16
     peers: int = 4
 
+    def changes(self) -> dict:
+        """What differs from LeaP's defaults."""
+        return {"interval": self.interval, "max_new_tokens": self.budget, "summary_tokens": 32, "answer_tokens": 16,
+                "max_answer_tokens": 16, "top_k_peers": self.peers, "finished_share": True}
+
     def leap(self, changes: dict | None = None, longer: int = 1) -> LeapConfig:
-        return LeapConfig(**{"interval": self.interval, "max_new_tokens": longer * self.budget, "summary_tokens": 32,
-                             "answer_tokens": 16, "max_answer_tokens": 16, "top_k_peers": self.peers, "finished_share": True,
-                             **(changes or {})})
+        return LeapConfig(**{**self.changes(), "max_new_tokens": longer * self.budget, **(changes or {})})
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

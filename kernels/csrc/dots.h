@@ -34,13 +34,9 @@ struct Steps<BFloat16> {
     return v;
   }
   INLINED static void put(BFloat16* out, const Vector* parts) {  // what part() takes apart, rounded
-    const IntVector bits = (rounded(parts[0]) >> 16 & 0xffff) | (rounded(parts[1]) & static_cast<int32_t>(0xffff0000));
+    const IntVector even = rounded<IntVector>(parts[0]) >> 16 & 0xffff;
+    const IntVector bits = even | (rounded<IntVector>(parts[1]) & static_cast<int32_t>(0xffff0000));
     std::memcpy(out, &bits, sizeof bits);
-  }
-  INLINED static IntVector rounded(Vector v) {  // to nearest, ties to even; the upper halves count
-    IntVector bits;
-    std::memcpy(&bits, &v, sizeof bits);
-    return v == v ? bits + 0x7fff + (bits >> 16 & 1) : IntVector{} + 0x7fc00000;
   }
 };
 

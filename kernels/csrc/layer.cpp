@@ -80,14 +80,11 @@ INLINED void binary(const Instruction& one, float* scratch, F f) {
   }
 }
 
-INLINED Vector sigmoid(Vector x) {
-  const Vector e = exp_negative(x > 0.0f ? -x : x);
-  return (x > 0.0f ? splat(1.0f) : e) / (1.0f + e);
-}
+INLINED Vector sigmoid(Vector x) { return 1.0f / (1.0f + exp_within(-x)); }
 
 INLINED Vector tanh_of(Vector x) {
-  const Vector e = exp_negative(-2.0f * (x > 0.0f ? x : -x)), t = (1.0f - e) / (1.0f + e);
-  return x > 0.0f ? t : -t;
+  const Vector e = exp_within(-2.0f * x);
+  return (1.0f - e) / (1.0f + e);
 }
 
 // Abramowitz and Stegun 7.1.26: absolute error below 1.5e-7.
@@ -98,7 +95,7 @@ INLINED Vector erf_of(Vector x) {
   p = p * t + 1.421413741f;
   p = p * t - 0.284496736f;
   p = p * t + 0.254829592f;
-  const Vector y = 1.0f - p * t * exp_negative(-size * size);
+  const Vector y = 1.0f - p * t * exp_within(-size * size);
   return x > 0.0f ? y : -y;
 }
 
@@ -162,7 +159,7 @@ FOR_EVERY_CPU void run(const Instruction* first, int64_t count, void* const* mem
       case kRelu: unary(*one, scratch, [](Vector a) INLINE { return a < 0.0f ? splat(0.0f) : a; }); break;
       case kTanh: unary(*one, scratch, [](Vector a) INLINE { return tanh_of(a); }); break;
       case kSigmoid: unary(*one, scratch, [](Vector a) INLINE { return sigmoid(a); }); break;
-      case kSilu: unary(*one, scratch, [](Vector a) INLINE { return a * sigmoid(a); }); break;
+      case kSilu: unary(*one, scratch, [](Vector a) INLINE { return a / (1.0f + exp_within(-a)); }); break;
       case kGelu: unary(*one, scratch, [](Vector a) INLINE { return 0.5f * a * (1.0f + erf_of(a * 0.70710678f)); }); break;
       case kGeluTanh:
         unary(*one, scratch, [](Vector a) INLINE {

@@ -83,11 +83,8 @@ INLINED void save(float* p, Vector v) { std::memcpy(p, &v, sizeof v); }
 INLINED Vector splat(float x) { return Vector{} + x; }
 INLINED Vector larger(Vector a, Vector b) { return a > b ? a : b; }
 
-// e^x for x <= 0 with a relative error below 2e-7: 2^n * p(r), the polynomial of Cephes' expf.
-INLINED Vector exp_negative(Vector x) {
-  x = x < -87.0f ? splat(-87.0f) : x;
-  const IntVector n = __builtin_convertvector(x * 1.44269504f - 0.5f, IntVector);  // to nearest, as x <= 0
-  const Vector whole = __builtin_convertvector(n, Vector);
+// 2^n * p(r) for x = n log 2 + r, the polynomial of Cephes' expf.
+INLINED Vector exp_by_parts(Vector x, Vector whole, IntVector n) {
   const Vector r = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
   Vector p = splat(1.9875691500e-4f);
   p = p * r + 1.3981999507e-3f;
@@ -102,6 +99,24 @@ INLINED Vector exp_negative(Vector x) {
   return p * power;
 }
 
+// e^x for x <= 0 with a relative error below 2e-7.
+INLINED Vector exp_negative(Vector x) {
+  x = x < -87.0f ? splat(-87.0f) : x;
+  const IntVector n = __builtin_convertvector(x * 1.44269504f - 0.5f, IntVector);  // to nearest, as x <= 0
+  return exp_by_parts(x, __builtin_convertvector(n, Vector), n);
+}
+
+// e^x with the same error, taken as if -87 <= x <= 88.
+INLINED Vector exp_within(Vector x) {
+  x = x < -87.0f ? splat(-87.0f) : x;
+  x = x > 88.0f ? splat(88.0f) : x;
+  const float rounds = 12582912.0f;  // 1.5 * 2^23: adding it leaves whole numbers, in the lowest bits
+  const Vector shifted = x * 1.44269504f + rounds;
+  IntVector n;
+  std::memcpy(&n, &shifted, sizeof n);
+  return exp_by_parts(x, shifted - rounds, n - 0x4b400000);
+}
+
 // Four results as they are stored: as floats, or rounded to bfloat16.
 typedef float Quad __attribute__((vector_size(16)));
 typedef int32_t IntQuad __attribute__((vector_size(16)));
@@ -113,19 +128,20 @@ INLINED Quad load_quad(const float* p) {
   return v;
 }
 INLINED void save(float* p, Quad v) { std::memcpy(p, &v, sizeof v); }
-INLINED void save(BFloat16* p, Quad v) {
-  IntQuad bits;
+
+// To bfloat16 in the upper halves: to nearest, ties to even; what is no number stays none.
+template <typename Bits, typename V>
+INLINED Bits rounded(V v) {
+  Bits bits;
   std::memcpy(&bits, &v, sizeof bits);
-  const IntQuad rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  const ShortQuad out = __builtin_convertvector(v == v ? rounded : IntQuad{} + 0x7fc0, ShortQuad);
+  return v == v ? bits + 0x7fff + (bits >> 16 & 1) : Bits{} + 0x7fc00000;
+}
+INLINED void save(BFloat16* p, Quad v) {
+  const ShortQuad out = __builtin_convertvector(rounded<IntQuad>(v) >> 16, ShortQuad);
   std::memcpy(p, &out, sizeof out);
 }
-
 INLINED void save(BFloat16* p, Vector v) {
-  IntVector bits;
-  std::memcpy(&bits, &v, sizeof bits);
-  const IntVector rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  const ShortVector out = __builtin_convertvector(v == v ? rounded : IntVector{} + 0x7fc0, ShortVector);
+  const ShortVector out = __builtin_convertvector(rounded<IntVector>(v) >> 16, ShortVector);
   std::memcpy(p, &out, sizeof out);
 }
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,12 +32,24 @@ def library() -> ctypes.CDLL | None:
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         return None
     lib = ctypes.CDLL(spec.origin)
+    try:
+        _declare(lib)
+    except AttributeError as error:
+        raise ImportError(f"{spec.origin} was built from other sources than leapgen's Python code ({error}); "
+                          "build it again: pip install -e .") from error
+    if lib.leapgen_has_amx() and _amx_agrees(lib):
+        _LINEAR[torch.bfloat16] = lib.leapgen_linear_amx
+    return lib
+
+
+def _declare(lib: ctypes.CDLL) -> None:
     for dtype, name in DTYPES.items():
         attend, linear, candidates = (
             getattr(lib, f"leapgen_{kernel}_{name}") for kernel in ("attend", "linear", "candidates"))
         attend.argtypes = [*[_POINTER] * 6, *[_INT] * 5, _POINTER, _INT, _FLOAT, _FLOAT, _THREADS]
         linear.argtypes = [*[_POINTER] * 5, *[_INT] * 4, _THREADS]
-        candidates.argtypes = [_POINTER, *[_INT] * 5, *[_POINTER] * 4, ctypes.c_int, _THREADS]
+        candidates.argtypes = [_POINTER, *[_INT] * 5, *[_POINTER] * 4, ctypes.c_int, *[ctypes.c_double] * 3, *[_POINTER] * 4,
+                               _THREADS]
         attend.restype = linear.restype = candidates.restype = None
         _ATTEND[dtype], _LINEAR[dtype], _CANDIDATES[dtype] = attend, linear, candidates
     lib.leapgen_layer.argtypes = [_POINTER, _POINTER, _POINTER, _INT, _INT, _POINTER, _POINTER, _THREADS]
@@ -44,9 +57,6 @@ def library() -> ctypes.CDLL | None:
     for name in AMX:
         linear = getattr(lib, f"leapgen_linear_{name}")
         linear.argtypes, linear.restype = _LINEAR[torch.bfloat16].argtypes, None
-    if lib.leapgen_has_amx() and _amx_agrees(lib):
-        _LINEAR[torch.bfloat16] = lib.leapgen_linear_amx
-    return lib
 
 
 def _amx_agrees(lib: ctypes.CDLL) -> bool:
@@ -144,8 +154,38 @@ def candidates(logits: Tensor, k: int, room: int, normalise: bool) -> tuple[Tens
     normalisers, scores = torch.empty(rows), torch.empty(rows, room)
     ids, counts = torch.empty(rows, room, dtype=torch.int64), torch.empty(rows, dtype=torch.int64)
     _CANDIDATES[logits.dtype](logits.data_ptr(), rows, vocab, logits.stride(0), k, room, normalisers.data_ptr(),
-                              scores.data_ptr(), ids.data_ptr(), counts.data_ptr(), normalise, torch.get_num_threads())
+                              scores.data_ptr(), ids.data_ptr(), counts.data_ptr(), normalise, 1.0, 1.0, 0.0, None, None,
+                              None, None, torch.get_num_threads())
     return (normalisers, scores, ids) if int(counts.max()) <= room else (normalisers, None, None)
+
+
+class Drawn(NamedTuple):
+    """A token a row; all tensors [rows]."""
+
+    tokens: Tensor  # int64
+    normalisers: Tensor  # float32, as ``candidates`` gives them
+    logits: Tensor  # float32: of the token, as it came
+    logprobs: Tensor  # float32: of the token, under the distribution it was drawn from
+
+
+def draw(logits: Tensor, k: int, room: int, normalise: bool, temperature: float, top_p: float, min_p: float,
+         uniforms: np.ndarray) -> Drawn | None:
+    """A token for each row: temperature, top-k, top-p, min-p and the draw by inversion in one pass.
+
+    Args:
+        logits, k, room, normalise: as for ``candidates``.
+        uniforms: [rows] float64 in [0, 1).
+
+    Returns:
+        None where more candidates tie than there is room for. Where a normaliser is not finite nothing is drawn.
+    """
+    rows, vocab = logits.shape
+    tokens, counts = torch.zeros(2, rows, dtype=torch.int64)
+    normalisers, chosen, logprobs = torch.zeros(3, rows)
+    _CANDIDATES[logits.dtype](logits.data_ptr(), rows, vocab, logits.stride(0), k, room, normalisers.data_ptr(), None, None,
+                              counts.data_ptr(), normalise, temperature, top_p, min_p, uniforms.ctypes.data,
+                              tokens.data_ptr(), chosen.data_ptr(), logprobs.data_ptr(), torch.get_num_threads())
+    return Drawn(tokens, normalisers, chosen, logprobs) if int(counts.max()) <= room else None
 
 
 def run_layer(code: int, inputs: Any, workspace: int, tokens: int, dtype: torch.dtype) -> None:

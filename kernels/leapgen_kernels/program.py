@@ -282,6 +282,7 @@ class Program:
     def __init__(self, code: np.ndarray, widths: dict[int, int], width: int, dtype: torch.dtype, row_bytes: int) -> None:
         self.code, self.width, self.dtype, self.row_bytes = code, width, dtype, row_bytes
         self._widths, self._lead = list(widths.items()), next(iter(widths))
+        self._address = code.ctypes.data
         self._kept = threading.local()  # engines of one process may share a program
         self._pointers = ctypes.c_void_p * int(code[0])
 
@@ -302,7 +303,7 @@ class Program:
             workspace = torch.empty(size, dtype=torch.uint8)
             if size <= _KEPT_BYTES:
                 self._kept.workspace = workspace
-        cpu.run_layer(self.code.ctypes.data, self._pointers(*[x.data_ptr() for x in inputs], output.data_ptr()),
+        cpu.run_layer(self._address, self._pointers(*[x.data_ptr() for x in inputs], output.data_ptr()),
                       workspace.data_ptr(), tokens, self.dtype)
         return output
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Rows
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from leapgen_kernels import cpu
 from torch import Tensor
@@ -60,36 +61,37 @@ def sample(logits: Tensor, lengths: Rows[int], sequences: Rows[Sequence]) -> Sam
         NonFiniteLogitsError: names the first path and position concerned.
     """
     groups = _rows_by_config(sequences)
-    candidates = None
-    if len(groups) == 1 and _kernel_serves(logits, groups[0][0], lengths, sequences):
-        k = groups[0][0].top_k
-        normalisers, *candidates = cpu.candidates(logits, k, k + TIE_SLACK, normalise=groups[0][0].logprobs)
-    if candidates is None or candidates[0] is None:  # rare: more tokens tie with the k-th than there is room for
-        candidates = None
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        normalisers = logits.logsumexp(dim=-1)
-    finite = normalisers.isfinite()
+    draws = uniforms([s.stream for s in sequences], lengths)
+    drawn = _drawn_by_kernel(logits, groups[0][0], lengths, sequences, draws) if len(groups) == 1 else None
+    if drawn is None:
+        drawn = _drawn(logits.to(torch.promote_types(logits.dtype, torch.float32)), groups, lengths, sequences, draws)
+    finite = drawn.normalisers.isfinite()
     if not finite.all():
         row = int((~finite).nonzero()[0])
         raise NonFiniteLogitsError(sequences[row].stream.path, lengths[row])
-    draws = uniforms([s.stream for s in sequences], lengths)
-    tokens = torch.empty(len(sequences), dtype=torch.int64, device=logits.device)
-    sampling_logprobs = torch.zeros(len(sequences), dtype=normalisers.dtype, device=logits.device)
-    for config, rows in groups:
-        uniform = torch.from_numpy(draws[rows]).to(logits.device)
-        if candidates is not None:
-            tokens, sampling_logprobs = draw_from(*candidates, Filters.of(config), uniform)
-            break
-        index = torch.tensor(rows, device=logits.device)
-        scores = _processed(logits[index], config, [lengths[r] for r in rows], [sequences[r] for r in rows])
-        tokens[index], sampling_logprobs[index] = draw(scores, config, uniform)
-    if not sampling_logprobs.isfinite().all():
-        row = int((~sampling_logprobs.isfinite()).nonzero()[0])
+    finite = drawn.logprobs.isfinite()
+    if not finite.all():
+        row = int((~finite).nonzero()[0])
         raise NonFiniteLogitsError(sequences[row].stream.path, lengths[row], processed=True)
-    logprobs = logits.gather(1, tokens[:, None])[:, 0].to(normalisers.dtype) - normalisers
-    asked = [s.sampling.logprobs for s in sequences]
-    return Sampled(tokens.tolist(), [p if a else None for p, a in zip(logprobs.tolist(), asked, strict=True)],
-                   [p if a else None for p, a in zip(sampling_logprobs.tolist(), asked, strict=True)])
+    tokens = drawn.tokens.tolist()
+    if not any(s.sampling.logprobs for s in sequences):
+        return Sampled(tokens, [None] * len(tokens), [None] * len(tokens))
+    logprobs, asked = drawn.logits - drawn.normalisers, [s.sampling.logprobs for s in sequences]
+    return Sampled(tokens, [p if a else None for p, a in zip(logprobs.tolist(), asked, strict=True)],
+                   [p if a else None for p, a in zip(drawn.logprobs.tolist(), asked, strict=True)])
+
+
+def _drawn(logits: Tensor, groups: list[tuple[SamplingConfig, list[int]]], lengths: Rows[int], sequences: Rows[Sequence],
+           draws: np.ndarray) -> cpu.Drawn:
+    tokens = torch.empty(len(sequences), dtype=torch.int64, device=logits.device)
+    logprobs = torch.zeros(len(sequences), dtype=logits.dtype, device=logits.device)
+    normalisers = logits.logsumexp(dim=-1)
+    for config, rows in groups if normalisers.isfinite().all() else []:
+        index, uniform = torch.tensor(rows, device=logits.device), torch.from_numpy(draws[rows]).to(logits.device)
+        scores = _processed(logits[index], config, [lengths[r] for r in rows], [sequences[r] for r in rows])
+        tokens[index], logprobs[index] = draw(scores, config, uniform)
+    chosen = logits.gather(1, tokens.clamp(0, logits.shape[1] - 1)[:, None])[:, 0]
+    return cpu.Drawn(tokens, normalisers, chosen, logprobs)
 
 
 def _rows_by_config(sequences: Rows[Sequence]) -> list[tuple[SamplingConfig, list[int]]]:
@@ -136,12 +138,17 @@ def draw(scores: Tensor, config: SamplingConfig, uniform: Tensor) -> tuple[Tenso
     return draw_from(*_candidates(scores, config), Filters.of(config), uniform)
 
 
-def _kernel_serves(logits: Tensor, config: SamplingConfig, lengths: Rows[int], sequences: Rows[Sequence]) -> bool:
-    """Whether the most likely tokens are all that is needed, of the logits as they are."""
-    return (cpu.serves(logits) and logits.stride(1) == 1 and config.temperature > 0 and config.top_k is not None
-            and config.top_k + TIE_SLACK < logits.shape[1]
-            and config.repetition_penalty == 1.0 and not config.logits_processors
-            and all(length >= s.min_length or not s.stop_tokens for length, s in zip(lengths, sequences, strict=True)))
+def _drawn_by_kernel(logits: Tensor, config: SamplingConfig, lengths: Rows[int], sequences: Rows[Sequence],
+                     draws: np.ndarray) -> cpu.Drawn | None:
+    """By the kernel, where the most likely tokens are all that is needed, of the logits as they are."""
+    serves = (cpu.serves(logits) and logits.stride(1) == 1 and config.temperature > 0 and config.top_k is not None
+              and config.top_k + TIE_SLACK < logits.shape[1]
+              and config.repetition_penalty == 1.0 and not config.logits_processors
+              and all(length >= s.min_length or not s.stop_tokens for length, s in zip(lengths, sequences, strict=True)))
+    if not serves:
+        return None
+    return cpu.draw(logits, config.top_k, config.top_k + TIE_SLACK, config.logprobs, config.temperature, config.top_p,
+                    config.min_p or 0.0, draws)
 
 
 def draw_from(candidates: Tensor, ids: Tensor | None, filters: Filters, uniform: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 // The most likely tokens of each row of logits, without a sort of the vocabulary: one pass for the largest of each block of
-// 64, from which a threshold follows that at least k logits reach; then only the blocks that reach it are looked into.
+// 64, from which a threshold follows that at least k logits reach; then only the blocks that reach it are looked into. And a
+// token drawn from them: temperature, top-k, top-p, min-p and the draw by inversion, as leapgen.engine.sampling does it.
 
 #include <algorithm>
 #include <cmath>
@@ -21,6 +22,15 @@ struct Candidate {
 struct Scratch {
   std::vector<float> tops, sorted;  // of each block
   std::vector<Candidate> found;
+  std::vector<double> weights;
+};
+
+// Settings of a draw, the same for all rows, and what comes of it, a number a row.
+struct Draw {
+  double temperature, top_p, min_p;  // 1 and 0: no filter
+  const double* uniforms;            // in [0, 1)
+  int64_t* tokens;                   // null: nothing is drawn
+  float *logits, *logprobs;          // of the token: as it came; under the distribution it was drawn from
 };
 
 template <typename T>
@@ -28,10 +38,11 @@ struct Job {
   const T* logits;  // [rows, vocab], rows `stride` apart
   int64_t rows, vocab, stride, k, room;
   float* normalisers;  // [rows]: log of the sum of exponentials if `exponentials`, else the largest; NaN where not finite
-  float* scores;       // [rows, room], most likely first, ties by id; -inf past the last
-  int64_t* ids;        // [rows, room]
+  float* scores;       // [rows, room], most likely first, ties by id; -inf past the last; null: not asked for
+  int64_t* ids;        // [rows, room], or null
   int64_t* counts;     // [rows]: logits that reach the k-th; more than `room` where not all found a place
   int exponentials;
+  Draw draw;
 };
 
 // The largest of each block and of the row; NaN for the row if a logit is NaN or +inf.
@@ -79,14 +90,41 @@ FOR_EVERY_CPU double sum_of_exponentials(const T* row, int64_t vocab, float top)
   return sum;
 }
 
+// Candidates come most likely first; `weights` is room for as many numbers.
+void draw(const Draw& settings, int64_t r, const Candidate* candidates, int64_t count, double* weights) {
+  double total = 0.0, kept = 0.0;
+  for (int64_t i = 0; i < count; ++i) {
+    weights[i] = std::exp((static_cast<double>(candidates[i].score) - candidates[0].score) / settings.temperature);
+    total += weights[i];
+  }
+  double before = 0.0;
+  for (int64_t i = 0; i < count; ++i) {
+    const double weight = weights[i];
+    if ((settings.top_p < 1.0 && before >= settings.top_p * total) || weight < settings.min_p) weights[i] = 0.0;
+    before += weight;
+    kept += weights[i];
+  }
+  const double target = settings.uniforms[r] * kept;
+  double sum = 0.0;
+  int64_t chosen = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    if (weights[i] > 0.0) chosen = i;  // the last that may be drawn, should rounding leave the target beyond all
+    sum += weights[i];
+    if (sum > target) break;
+  }
+  settings.tokens[r] = candidates[chosen].id;
+  settings.logits[r] = candidates[chosen].score;
+  settings.logprobs[r] = static_cast<float>(std::log(weights[chosen] / kept));
+}
+
 template <typename T>
 void find(const Job<T>& job, int64_t r, Scratch& scratch) {
   const T* row = job.logits + r * job.stride;
-  float* scores = job.scores + r * job.room;
-  int64_t* ids = job.ids + r * job.room;
-  std::fill(scores, scores + job.room, -INFINITY);
-  std::fill(ids, ids + job.room, 0);
   job.counts[r] = 0;
+  if (job.scores) {
+    std::fill(job.scores + r * job.room, job.scores + (r + 1) * job.room, -INFINITY);
+    std::fill(job.ids + r * job.room, job.ids + (r + 1) * job.room, 0);
+  }
   const int64_t blocks = (job.vocab + kBlock - 1) / kBlock;
   scratch.tops.resize(blocks);
   const float top = largest(row, job.vocab, scratch.tops.data());
@@ -119,9 +157,13 @@ void find(const Job<T>& job, int64_t r, Scratch& scratch) {
   job.counts[r] = end - found.begin();
   if (job.counts[r] > job.room) return;
   std::sort(found.begin(), end, before);
-  for (int64_t i = 0; i < job.counts[r]; ++i) {
-    scores[i] = found[i].score;
-    ids[i] = found[i].id;
+  if (job.draw.tokens) {
+    scratch.weights.resize(job.counts[r]);
+    draw(job.draw, r, found.data(), job.counts[r], scratch.weights.data());
+  }
+  for (int64_t i = 0; job.scores && i < job.counts[r]; ++i) {
+    job.scores[r * job.room + i] = found[i].score;
+    job.ids[r * job.room + i] = found[i].id;
   }
 }
 
@@ -141,9 +183,11 @@ void find_all(const Job<T>& job, int threads) {
 #define LEAPGEN_EXPORT(NAME, T)                                                                                            \
   extern "C" __attribute__((visibility("default"))) void leapgen_candidates_##NAME(                                        \
       const T* logits, int64_t rows, int64_t vocab, int64_t stride, int64_t k, int64_t room, float* normalisers,           \
-      float* scores, int64_t* ids, int64_t* counts, int exponentials, int threads) {                                       \
+      float* scores, int64_t* ids, int64_t* counts, int exponentials, double temperature, double top_p, double min_p,      \
+      const double* uniforms, int64_t* tokens, float* token_logits, float* logprobs, int threads) {                        \
     leapgen::find_all(leapgen::Job<T>{logits, rows, vocab, stride, k, room, normalisers, scores, ids, counts,              \
-                                      exponentials},                                                                       \
+                                      exponentials,                                                                        \
+                                      {temperature, top_p, min_p, uniforms, tokens, token_logits, logprobs}},              \
                       threads);                                                                                            \
   }
 
