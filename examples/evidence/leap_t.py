@@ -1,4 +1,4 @@
-"""LeaP-T on the maze model from end to end, by leapgen's own commands: synthesis, filter, fine-tuning, and the plain control.
+"""LeaP-T on the maze model from end to end, by leapgen's own commands: synthesis, filter, fine-tuning, the plain control.
 
     python examples/evidence/leap_t.py --model maze --output runs/leap-t
     python examples/evidence/gain.py --model maze --arms leap leap-t sft \\

@@ -1,0 +1,81 @@
+"""The bundled maze model: it loads, damage is told by name, and peers really help it, which placebos do not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from functools import lru_cache
+
+import numpy as np
+import pytest
+import torch
+
+from leapgen import EngineConfig, LeapConfig, LeapGenerator
+from leapgen.demo import MAZE_SETTINGS, MAZE_SHAPE
+from leapgen.evaluation.controls import OwnSummary, Strangers
+from leapgen.maze import make_maze
+from leapgen.models import FOLDER, bundled_model, bundled_models
+from leapgen.protocol.group import Group
+
+LEAP = LeapConfig(**MAZE_SETTINGS)
+ALONE = LEAP.replace(max_blocks=0, explain=False)
+MAZES = [make_maze(f"test/{i}", MAZE_SHAPE) for i in range(12)]
+
+
+@lru_cache
+def generator() -> LeapGenerator:
+    return LeapGenerator.from_pretrained("maze", dtype=torch.float32, engine=EngineConfig(kv_cache_bytes=1 << 30))
+
+
+def solved(leap: LeapConfig, group: type[Group] = Group, **options) -> tuple[float, list]:
+    """Pass@1 over the mazes, 8 paths each."""
+    generator().group_class = group
+    try:
+        outputs = generator().generate([maze.question for maze in MAZES], n=8, leap=leap, seed=7, **options)
+    finally:
+        generator().group_class = Group
+    return float(np.mean([[maze.is_solved_by(path.answer) for path in output.paths]
+                          for maze, output in zip(MAZES, outputs, strict=True)])), outputs
+
+
+def test_leap_beats_independent_paths_and_placebos_do_not():
+    """Guards against a protocol that loses, garbles or misroutes what peers say: the gain would be gone."""
+    alone, _ = solved(ALONE)
+    together, outputs = solved(LEAP)
+    bank = {tuple(output.paths[0].segments[0].token_ids): [[s.text for s in block.summaries.values() if s.text]
+                                                           for block in output.blocks] for output in outputs}
+    own, _ = solved(LEAP, OwnSummary)
+    strangers, _ = solved(LEAP, type("Others", (Strangers,), {"bank": bank}))
+    assert 0.2 < alone < 0.7
+    assert together > alone + 0.15
+    assert own < alone + (together - alone) / 2 and strangers < alone + (together - alone) / 2
+    summaries = [summary for output in outputs for block in output.blocks for summary in block.summaries.values()]
+    assert np.mean([summary.closed for summary in summaries]) > 0.95
+
+
+def test_it_is_small_and_whole():
+    assert "maze" in bundled_models()
+    folder = bundled_model("maze")
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 4 << 20
+    assert (folder / "README.md").exists()
+
+
+def test_missing_and_damaged_files_are_named(tmp_path):
+    shutil.copytree(FOLDER / "maze", tmp_path / "maze")
+    assert bundled_model("maze", tmp_path) == tmp_path / "maze"
+    weights = tmp_path / "maze" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:1000] + b"\0" + content[1001:])
+    if content[1000] == 0:
+        weights.write_bytes(content[:1000] + b"\1" + content[1001:])
+    with pytest.raises(ValueError, match=r"damaged.*model\.safetensors"):
+        bundled_model("maze", tmp_path)
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
+        bundled_model("maze", tmp_path)
+    assert bundled_model("no_such_model", tmp_path) is None and bundled_model("../maze", tmp_path) is None
+
+
+def test_the_checksums_cover_what_transformers_loads():
+    noted = json.loads((FOLDER / "maze" / "checksums.json").read_text())
+    assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"} <= set(noted)
