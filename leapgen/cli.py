@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--model", choices=models, default=models[0],
                       help=f"a bundled model, or SmolLM2-135M-Instruct (default: {models[0]})")
     demo.add_argument("--question", default=None, help="for maze: a text as leapgen.maze.Maze.question writes it")
-    _run_options(demo, n=8)
+    _run_options(demo, n=16)
     demo.set_defaults(run=_demo)
 
     shown = commands.add_parser("show", help="show a saved run")
@@ -155,12 +155,12 @@ def _demo(options: argparse.Namespace, console: Console) -> int:
 
 def _demo_maze(options: argparse.Namespace, console: Console) -> int:
     """The same maze without and with peers."""
-    from leapgen.demo import MAZE_SETTINGS, MAZE_SHAPE, side_by_side
+    from leapgen.demo import MAZE_SETTINGS, MAZE_SHAPE, quiet_loading, side_by_side
     from leapgen.generator import LeapGenerator
     from leapgen.maze import Maze, make_maze
 
     maze = Maze.parse(options.question) if options.question else make_maze(f"demo/{options.seed}", MAZE_SHAPE)
-    with console.status("loading the maze model"):
+    with console.status("loading the maze model"), quiet_loading():
         generator = LeapGenerator.from_pretrained("maze", dtype="float32")
     settings = {**MAZE_SETTINGS, **_settings(options)}
     with console.status(f"{options.n} paths on their own"):

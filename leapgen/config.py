@@ -140,8 +140,9 @@ class EngineConfig:
         max_batch_size: sequences in one forward pass at most.
         context_length: positions a sequence may have; ``None`` takes the model's own.
         kernels: use compiled kernels where they serve device and dtype; without, plain torch does everything.
-        compile: compile the model's decoder layers at construction (seconds; torch keeps the result for the next start).
-            ``None`` does so for models of 50 million parameters and more. Needs ``kernels``, and a C++ compiler on CPU;
+        compile: compile the model's decoder layers at construction: on CPU to programs of the kernels (a second or two),
+            on CUDA by inductor (torch keeps the result for the next start). ``None`` does so for models of a million
+            parameters and more on CPU, of 50 million and more on CUDA. Needs ``kernels``;
             where compiling fails the log says so and steps run as they are.
         graphs: on a CUDA device, capture decode steps as CUDA graphs at construction, one for each of some batch sizes;
             the log says how long that took. What cannot be captured runs as it is. Needs ``kernels``. ``compile`` holds

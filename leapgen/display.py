@@ -68,10 +68,10 @@ def _conclusions(output: LeapOutput) -> Panel:
     table = Table(box=None, header_style="bold", pad_edge=False, expand=True)
     table.add_column("path", justify="right", width=4)
     for block in output.blocks:
-        table.add_column(f"at block {block.index + 1}", overflow="fold")
-    table.add_column("answer", style="bold green", overflow="fold")
+        table.add_column(f"at block {block.index + 1}", overflow="fold", ratio=2)
+    table.add_column("answer", style="bold green", overflow="fold", ratio=2)
     table.add_column("ended by")
-    table.add_column("what changed", overflow="fold", ratio=1)
+    table.add_column("what changed", overflow="fold", ratio=3)
     for path in output.paths:
         held = claims(path, len(output.blocks))
         table.add_row(str(path.index), *[Text(_short(claim)) for claim in held[:-1]], Text(_short(held[-1])),
@@ -87,7 +87,7 @@ def _change(output: LeapOutput, path: PathOutput, held: list[str | None]) -> str
             continue
         sources = [str(route.peer) for route in block.routes.get(path.index, [])
                    if re.search(rf"(?<!\w){re.escape(after.strip())}(?!\w)", block.summaries[route.peer].text)]
-        move = f"{_short(before)} → {_short(after)} after block {block.index + 1}"
+        move = f"{'another' if before else 'an'} answer after block {block.index + 1}"
         moves.append(move + (f", as path {' and '.join(sources)} had told it" if sources else ""))
     return "; ".join(moves)
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PARTS_EACH = 48  # room for parts, a sequence; a step that needs more is cut without sharing
+WORTH_COMPILING = 50_000_000  # parameters: inductor takes seconds, whatever the size
 MAX_SIZE = 512  # sequences of a captured step; more keep the device busy as they are
 Capture = Callable[[Callable[[], None]], Callable[[], None]]  # what runs a step once -> what runs it again
 

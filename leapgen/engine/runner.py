@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from leapgen.config import EngineConfig
-from leapgen.engine import attention, graphs, support
+from leapgen.engine import attention, fast, graphs, support
 from leapgen.engine.cache import GrowingKVCache, KVCache
-from leapgen.engine.fast import WORTH_COMPILING, FastModules
+from leapgen.engine.fast import FastModules
 from leapgen.engine.plan import StepPlan
 from leapgen.engine.sampling import Sampled, sample
 from leapgen.engine.scheduler import Chunk, PoolTooSmallError
@@ -50,13 +50,17 @@ class Runner:
         support.check_forward(self, probe)
         num_pages = _pages_within(config, probe, self.context_length)
         self.cache = KVCache(probe.specs, num_pages, config.page_size)
-        compile = config.compile
-        if compile is None:
-            compile = sum(p.numel() for p in model.parameters()) >= WORTH_COMPILING
         if config.kernels and all(cpu.serves(keys) for keys in self.cache.keys.values()):
-            self.fast = FastModules(model, compile)
+            self.fast = FastModules(model, self._worth_compiling(config, fast.WORTH_COMPILING))
             self.fast.warm_up(self._run_padding)
-        self.graphs = self._captured(compile) if config.kernels and config.graphs else None
+        self.graphs = None
+        if config.kernels and config.graphs:
+            self.graphs = self._captured(self._worth_compiling(config, graphs.WORTH_COMPILING))
+
+    def _worth_compiling(self, config: EngineConfig, parameters: int) -> bool:
+        if config.compile is not None:
+            return config.compile
+        return sum(p.numel() for p in self.model.parameters()) >= parameters
 
     def _captured(self, compile: bool) -> graphs.DecodeGraphs | None:
         """Decode steps as graphs, where the model can be captured."""
