@@ -15,6 +15,7 @@ from leapgen.config import EngineConfig, SamplingConfig
 from leapgen.engine import Engine
 from leapgen.engine.cache import KVCache, LayerSpec
 from leapgen.engine.plan import StepPlan, shared_segments
+from leapgen.engine.sampling import draw
 
 pytestmark = pytest.mark.skipif(cpu.library() is None, reason="built without a C++ compiler")
 
@@ -220,6 +221,25 @@ def test_candidates_are_the_sorted_row_s_head(dtype, vocab, k, levels, seed, hid
         assert torch.equal(scores[row, :count].double(), ranked[row, :count])
         assert torch.equal(ids[row, :count], order[row, :count])
         assert (scores[row, count:] == -torch.inf).all()
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@settings(max_examples=60)
+@given(vocab=st.integers(40, 500), k=st.integers(1, 30), levels=st.sampled_from([3, 10**6]), seed=st.integers(0, 999),
+       temperature=st.floats(0.2, 2), top_p=st.sampled_from([0.3, 0.9, 1.0]), min_p=st.sampled_from([0.0, 0.05, 0.5]))
+def test_a_draw_is_the_sampler_s(dtype, vocab, k, levels, seed, temperature, top_p, min_p):
+    """Would catch: a filter left out, a tie cut off, weights or the target summed over other tokens than may be drawn."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = ((torch.randn(5, vocab, generator=generator) * 4 * levels).round() / levels).to(dtype)
+    uniforms = torch.rand(5, generator=generator, dtype=torch.float64)
+    drawn = cpu.draw(logits, k, vocab, True, temperature, top_p, min_p, uniforms.numpy())
+    config = SamplingConfig(temperature=temperature, top_k=k, top_p=top_p, min_p=min_p)
+    tokens, logprobs = draw(logits.double(), config, uniforms)
+    same = drawn.tokens == tokens
+    assert same.sum() >= 4  # a number on the very edge of two tokens may fall to either side
+    torch.testing.assert_close(drawn.logprobs[same].double(), logprobs[same], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(drawn.logits, logits.gather(1, drawn.tokens[:, None])[:, 0].float())
+    torch.testing.assert_close(drawn.normalisers.double(), logits.double().logsumexp(1), rtol=1e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])

@@ -182,11 +182,12 @@ def test_what_a_later_linear_layer_needs_again_is_kept():
     lambda m, x: x.cumsum(1), lambda m, x: x - x.mean(1, keepdim=True), lambda m, x: x * x[:, -1:], lambda m, x: x.flip(1),
     lambda m, x: x + torch.cat([x[:, 1:], x[:, :1]], dim=1),
     lambda m, x: x.view(1, 3, x.shape[1], 10).transpose(1, 2).flatten(2),
-    lambda m, x: x / x.shape[1], lambda m, x: x * x.softmax(-1), lambda m, x: x + torch.arange(30),
+    lambda m, x: x / x.shape[1], lambda m, x: x * x.softmax(-1),
+    lambda m, x: x.to(torch.int64).float(), lambda m, x: F.relu(x, inplace=True) + x, lambda m, x: x.add_(1.0) * x,
+    lambda m, x: x + torch.arange(30),
     lambda m, x: x.sort(-1)[0]],
     ids=["sum over tokens", "mean over tokens", "last token", "flipped", "shifted", "heads read as tokens",
-         "number of tokens", "softmax", "arange",
-         "sort"])
+         "number of tokens", "softmax", "whole numbers", "in place", "in place, a method", "arange", "sort"])
 def test_what_mixes_tokens_or_is_not_known_is_refused(function):
     """Would catch: a program that takes one token for another, or leaves an operation out."""
     with pytest.raises(ProgramError):

@@ -78,8 +78,7 @@ class FastModules:
             self._layers = []
         else:
             self.compile_seconds = time.perf_counter() - began
-            logger.info("compiled the decoder layers in %.1f s; the next start takes them from torch's cache",
-                        self.compile_seconds)
+            logger.info("compiled the decoder layers in %.1f s", self.compile_seconds)
 
     def active(self) -> AbstractContextManager[None]:
         return calling(self._calls)

@@ -30,8 +30,8 @@ _VIEWS = {"view", "reshape", "transpose", "permute", "unsqueeze", "squeeze", "fl
           operator.floordiv}
 _SAME = {"to", "float", "type_as", "contiguous", "clone"}  # numbers are floats until they are stored
 _ELEMENTWISE: dict[Any, str] = {
-    operator.add: "add", operator.iadd: "add", torch.add: "add", operator.sub: "subtract", torch.sub: "subtract",
-    operator.mul: "multiply", operator.imul: "multiply", torch.mul: "multiply", operator.truediv: "divide",
+    operator.add: "add", torch.add: "add", operator.sub: "subtract", torch.sub: "subtract",
+    operator.mul: "multiply", torch.mul: "multiply", operator.truediv: "divide",
     torch.div: "divide",
     operator.neg: "negate", torch.neg: "negate", torch.rsqrt: "rsqrt", "rsqrt": "rsqrt", F.relu: "relu", torch.relu: "relu",
     torch.tanh: "tanh", F.tanh: "tanh", "tanh": "tanh", torch.sigmoid: "sigmoid", F.sigmoid: "sigmoid", "sigmoid": "sigmoid",
@@ -135,6 +135,8 @@ class Lowering:
                 return target(*args, **kwargs)
             raise ProgramError(f"{target}")
         dtype = _dtype(node)
+        if kwargs.get("inplace") or (dtype is not None and not dtype.is_floating_point):
+            raise ProgramError(f"{target} in place, or to whole numbers")
         if target in _SAME:
             return Numbers(args[0].places, dtype or args[0].dtype, args[0].once)
         if target in _VIEWS:
