@@ -16,7 +16,8 @@ from rich.text import Text
 from leapgen.output import BlockEvent, FinishEvent, LeapOutput, PathOutput, TokenEvent, normalize_answer
 from leapgen.protocol.answers import extract_answer
 
-KIND_STYLES = {"own": "", "trigger": "dim", "summary": "yellow", "comment": "cyan", "forced": "dim", "answer": "bold green"}
+KIND_STYLES = {"beginning": "dim", "own": "", "trigger": "dim", "summary": "yellow", "comment": "cyan", "forced": "dim",
+               "answer": "bold green"}
 
 
 def claims(path: PathOutput, num_blocks: int) -> list[str | None]:
@@ -27,7 +28,7 @@ def claims(path: PathOutput, num_blocks: int) -> list[str | None]:
         for segment in path.segments:
             if segment.kind == "comment" and segment.block is not None and segment.block >= block:
                 break
-            if segment.kind in ("own", "answer", "summary"):
+            if segment.kind in ("beginning", "own", "answer", "summary"):
                 before.append(segment.text)
         stated.append(extract_answer("".join(before)))
     return [*stated, path.answer]

@@ -16,7 +16,7 @@ from leapgen.engine import Engine
 from leapgen.engine.support import eval_mode
 from leapgen.models import model_path
 from leapgen.output import BlockEvent, FinishEvent, LeapOutput, OutputEvent, TokenEvent
-from leapgen.protocol.chat import Prompt, is_token_ids, parse, prompt_tokens, question_of
+from leapgen.protocol.chat import Beginning, Prompt, is_token_ids, parse, parse_beginnings, prompt_tokens, question_of
 from leapgen.protocol.group import Endings, Group
 from leapgen.protocol.prompts import TAGS, PromptSet
 from leapgen.protocol.text import Vocabulary, decode
@@ -99,7 +99,9 @@ class LeapGenerator:
         return cls(model, tokenizer, engine=engine, prompts=prompts)
 
     def generate(self, prompt: Prompt | Sequence[Prompt], n: int = 32, *, leap: LeapConfig | bool = True,
-                 sampling: SamplingConfig | None = None, seed: int = 0, **options: Any) -> LeapOutput | list[LeapOutput]:
+                 sampling: SamplingConfig | None = None, seed: int = 0,
+                 beginning: Beginning | Sequence[Beginning | None] | None = None,
+                 **options: Any) -> LeapOutput | list[LeapOutput]:
         """Runs n paths on a question, or on each of several questions side by side.
 
         Args:
@@ -110,6 +112,8 @@ class LeapGenerator:
             sampling: how tokens are drawn; by default the paper's values, with those the model's ``generation_config``
                 states in their place.
             seed: of the random streams; of several equal prompts each next one gets the next seed.
+            beginning: reasoning that all paths go on from (section 2.1 of the paper), as text or token ids; for a list of
+                prompts, a list of as many (None for none). It counts to the budget and to the interval.
             options: fields of ``LeapConfig`` and ``SamplingConfig`` by name, on top of the two.
 
         Returns:
@@ -121,13 +125,15 @@ class LeapGenerator:
             GenerationInterrupted: Ctrl-C; carries the outputs so far.
         """
         outputs = {event.question: event.output
-                   for event in self.stream(prompt, n, leap=leap, sampling=sampling, seed=seed, **options)
+                   for event in self.stream(prompt, n, leap=leap, sampling=sampling, seed=seed, beginning=beginning,
+                                            **options)
                    if isinstance(event, OutputEvent)}
         ordered = [outputs[i] for i in sorted(outputs)]
         return ordered if parse(_without_tensor(prompt))[1] else ordered[0]
 
     def stream(self, prompt: Prompt | Sequence[Prompt], n: int = 32, *, leap: LeapConfig | bool = True,
-               sampling: SamplingConfig | None = None, seed: int = 0, **options: Any) -> Iterator[StreamEvent]:
+               sampling: SamplingConfig | None = None, seed: int = 0,
+               beginning: Beginning | Sequence[Beginning | None] | None = None, **options: Any) -> Iterator[StreamEvent]:
         """As ``generate``, yielding tokens, blocks, finished paths and finished outputs as they come.
 
         Inputs are checked when this is called, not when the first event is asked for. Closing the iterator ends the run.
@@ -138,7 +144,8 @@ class LeapGenerator:
         if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or not 0 <= seed < 1 << 63:
             raise ValueError(f"seed={seed!r} is not allowed: seed must be an integer in 0 .. 2**63 - 1.")
         endings = self._endings(leap)
-        prompts, _ = parse(_without_tensor(prompt))
+        prompts, several = parse(_without_tensor(prompt))
+        beginnings = parse_beginnings(beginning, len(prompts) if several else None)
         seen: Counter[tuple[int, ...]] = Counter()
         groups, outputs = [], []
         for index, one in enumerate(prompts):
@@ -146,7 +153,8 @@ class LeapGenerator:
             own_seed = int(seed) + seen[tuple(tokens)]
             seen[tuple(tokens)] += 1
             groups.append(self.group_class(self.engine, self.vocabulary, endings, self.prompts, leap, sampling, tokens,
-                                           int(n), own_seed, index))
+                                           int(n), own_seed, index,
+                                           self._beginning_tokens(beginnings[index], tokens, leap, endings)))
             groups[-1].check_room()
             question = decode(self.tokenizer, tokens) if is_token_ids(one) else question_of(one)
             outputs.append(self._empty_output(question, own_seed, leap, sampling))
@@ -161,9 +169,10 @@ class LeapGenerator:
         """
         leap = leap or _config_from(LeapConfig, output.leap)
         sampling = sampling or _config_from(SamplingConfig, output.sampling)
-        prompt = output.paths[0].segments[0].token_ids
-        group = self.group_class(self.engine, self.vocabulary, self._endings(leap), self.prompts, leap, sampling, prompt,
-                                 len(output.paths), output.seed)
+        prompt, *after = output.paths[0].segments
+        beginning = after[0].token_ids if after and after[0].kind == "beginning" else ()
+        group = self.group_class(self.engine, self.vocabulary, self._endings(leap), self.prompts, leap, sampling,
+                                 prompt.token_ids, len(output.paths), output.seed, beginning=beginning)
         fresh = self._empty_output(output.question, output.seed, leap, sampling)
         for event in self._run([group], [fresh], earlier=output):
             if isinstance(event, OutputEvent):
@@ -269,11 +278,30 @@ class LeapGenerator:
     def _prompt_tokens(self, prompt: Prompt, leap: LeapConfig, endings: Endings) -> list[int]:
         if not is_token_ids(prompt):
             return prompt_tokens(self.tokenizer, prompt, leap, self.prompts, endings.think_start)
-        wrong = [token for token in prompt if not 0 <= token < self.engine.runner.vocab_size]
-        if wrong:
-            raise ValueError(f"prompt has token id {wrong[0]}, outside the model's vocabulary of "
-                             f"{self.engine.runner.vocab_size}.")
+        self._check_tokens("prompt", prompt)
         return list(prompt)
+
+    def _beginning_tokens(self, beginning: Beginning | None, prompt: list[int], leap: LeapConfig,
+                          endings: Endings) -> list[int]:
+        if beginning is None:
+            return []
+        if isinstance(beginning, str):
+            tokens, text = self.vocabulary.encode([beginning], after=prompt), beginning
+        else:
+            self._check_tokens("beginning", beginning)
+            tokens, text = list(beginning), decode(self.tokenizer, beginning)
+        if endings.reasoning & set(tokens) or (endings.think_end and endings.think_end in text):
+            raise ValueError(f"beginning {text!r:.80} ends the reasoning: nothing would be left to go on with.")
+        if len(tokens) >= leap.max_new_tokens:
+            raise ValueError(f"beginning is {len(tokens)} tokens long and counts to max_new_tokens={leap.max_new_tokens}: "
+                             "nothing would be left to generate.")
+        return tokens
+
+    def _check_tokens(self, name: str, tokens: Sequence[int]) -> None:
+        wrong = [token for token in tokens if not 0 <= token < self.engine.runner.vocab_size]
+        if wrong:
+            raise ValueError(f"{name} has token id {wrong[0]}, outside the model's vocabulary of "
+                             f"{self.engine.runner.vocab_size}.")
 
 
 def _without_tensor(prompt: Any) -> Any:

@@ -10,9 +10,10 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-Kind = Literal["prompt", "own", "trigger", "summary", "comment", "forced", "answer"]
+Kind = Literal["prompt", "beginning", "own", "trigger", "summary", "comment", "forced", "answer"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 SAMPLED_KINDS = ("own", "summary", "answer")
 PHASES = ("prompt", "reason", "summarize", "comment", "answer")
 FORMAT = 1
@@ -117,8 +118,8 @@ class PathOutput:
 
     @property
     def own_text(self) -> str:
-        """Only what this path said for itself: reasoning and answer, without any peer's words."""
-        return "".join(s.text for s in self.segments if s.kind in ("own", "answer"))
+        """Only what this path said for itself: a given beginning, reasoning and answer, without any peer's words."""
+        return "".join(s.text for s in self.segments if s.kind in ("beginning", "own", "answer"))
 
     @property
     def logprobs(self) -> list[float | None]:
@@ -185,8 +186,7 @@ class LeapOutput:
         return groups
 
     def tokens_by_kind(self) -> dict[str, int]:
-        kinds = ("prompt", "own", "trigger", "summary", "comment", "forced", "answer")
-        return {kind: sum(path.count(kind) for path in self.paths) for kind in kinds}
+        return {kind: sum(path.count(kind) for path in self.paths) for kind in KINDS}
 
     def __repr__(self) -> str:
         question = self.question if len(self.question) <= 60 else self.question[:57] + "..."

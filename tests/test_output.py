@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leapgen.output import (
+    KINDS,
     SAMPLED_KINDS,
     BlockRecord,
     LeapOutput,
@@ -26,7 +27,6 @@ from leapgen.output import (
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 COUNT = st.integers(0, 1 << 40)
 NUMBER = st.floats(allow_nan=False)
-KINDS = ("prompt", "own", "trigger", "summary", "comment", "forced", "answer")
 
 
 @st.composite
@@ -87,8 +87,8 @@ def test_a_loaded_run_answers_as_the_saved_one_did(tmp_path):
     assert repr(loaded) == repr(output)
     assert loaded.blocks[0].routes[2][0].peer == 0 and loaded.blocks[0].summaries[1].text == "x"
     assert loaded.paths[1].token_ids == output.paths[1].token_ids
-    assert loaded.tokens_by_kind() == {"prompt": 9, "own": 6, "trigger": 3, "summary": 6, "comment": 9, "forced": 0,
-                                       "answer": 3}
+    assert loaded.tokens_by_kind() == {"prompt": 9, "beginning": 0, "own": 6, "trigger": 3, "summary": 6, "comment": 9,
+                                       "forced": 0, "answer": 3}
 
 
 def test_a_bare_file_name_is_saved_where_one_stands(tmp_path, monkeypatch):

@@ -114,13 +114,14 @@ def load(name: str) -> LeapGenerator:
     return LeapGenerator.from_pretrained(name, dtype=torch.float32, engine=engine)
 
 
-def run(generator: LeapGenerator, problems: list, leap: LeapConfig, n: int, seed: int, at_once: int = 16,
-        **options) -> list[LeapOutput]:
-    """n paths on each problem: mazes, or prompts in token ids."""
-    prompts = [problem.question if isinstance(problem, Maze) else problem for problem in problems]
+def run(generator: LeapGenerator, mazes: list[Maze], leap: LeapConfig, n: int, seed: int,
+        beginnings: list[list[int]] | None = None, at_once: int = 16, **options) -> list[LeapOutput]:
+    """n paths on each maze."""
     outputs = []
-    for i in range(0, len(prompts), at_once):
-        outputs += generator.generate(prompts[i : i + at_once], n, leap=leap, seed=seed, **options)
+    for i in range(0, len(mazes), at_once):
+        some = slice(i, i + at_once)
+        outputs += generator.generate([maze.question for maze in mazes[some]], n, leap=leap, seed=seed,
+                                      beginning=beginnings and beginnings[some], **options)
     return outputs
 
 

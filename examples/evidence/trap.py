@@ -4,6 +4,7 @@
 
 As in section 2.1 of arXiv 2505.07787: for every problem with both right and wrong independent answers, one wrong (right)
 answer is drawn, and its first tokens, 15% of the mean length, are continued by all paths. They count towards the budget.
+Answers that were reached within these tokens are not drawn: nothing would be left to continue.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ def main() -> None:
     add_settings(parser)
     parser.add_argument("--fraction", type=float, default=0.15)
     parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--kinds", nargs="*", choices=("bad", "good"), default=("bad", "good"))
     options = parser.parse_args()
     settings, mazes = settings_of(options)
     generator = load(options.model)
@@ -40,20 +42,19 @@ def main() -> None:
         lengths = [path.count("own", "answer") for output in free for path in output.paths]
         keep = round(options.fraction * float(np.mean(lengths)))
         kept.append(keep)
-        right = [[maze.is_solved_by(path.answer) for path in output.paths]
-                 for maze, output in zip(mazes, free, strict=True)]
-        mixed = [i for i, row in enumerate(right) if any(row) and not all(row)]
+        begun = {"bad": [], "good": []}  # by problem: the beginnings there are to draw from
+        for maze, output in zip(mazes, free, strict=True):
+            drawn = [(maze.is_solved_by(path.answer), thoughts(path)) for path in output.paths]
+            for kind, wanted in (("bad", False), ("good", True)):
+                begun[kind].append([tokens[:keep] for right, tokens in drawn if right == wanted and len(tokens) > keep])
+        mixed = [i for i in range(len(mazes)) if begun["bad"][i] and begun["good"][i]]
         note("free, alone", [free[i] for i in mixed], mixed)
         outputs = run(generator, [mazes[i] for i in mixed], settings.leap(), settings.paths, seed, **sampling)
         note("free, with peers", outputs, mixed)
-        for kind, wanted in (("bad", False), ("good", True)):
-            begun = [rng.choice([path for path, ok in zip(free[i].paths, right[i], strict=True) if ok == wanted])
-                     for i in mixed]
+        for kind in options.kinds:
+            beginnings = [rng.choice(begun[kind][i]) for i in mixed]
             for name, leap in (("alone", settings.leap(ALONE)), ("with peers", settings.leap())):
-                prompts = [[*generator.prompt_token_ids(mazes[i].question, leap), *own_tokens(path)[:keep]]
-                           for i, path in zip(mixed, begun, strict=True)]
-                rest = leap.replace(max_new_tokens=settings.budget - keep)
-                outputs = run(generator, prompts, rest, settings.paths, seed, **sampling)
+                outputs = run(generator, [mazes[i] for i in mixed], leap, settings.paths, seed, beginnings, **sampling)
                 note(f"{kind} beginning, {name}", outputs, mixed)
     print(f"{len(rates['free, alone'])} problems with right and wrong answers, {settings.paths} paths, "
           f"{options.seeds} seeds, beginnings of {min(kept)} to {max(kept)} tokens")
@@ -70,8 +71,9 @@ def main() -> None:
     save_json({"summary": summary, "rates": rates}, options.output / "trap.json")
 
 
-def own_tokens(path) -> list[int]:
-    return [token for segment in path.segments if segment.kind in ("own", "answer") for token in segment.token_ids]
+def thoughts(path) -> list[int]:
+    """Own tokens up to where the path stopped thinking."""
+    return [token for segment in path.segments if segment.kind == "own" for token in segment.token_ids]
 
 
 def by_problem(values: dict[int, list[float]]) -> np.ndarray:

@@ -13,6 +13,7 @@ from leapgen.protocol.prompts import PromptSet
 
 Messages = Sequence[Mapping[str, Any]]
 Prompt = str | Messages | Sequence[int]
+Beginning = str | Sequence[int]
 FORMS = "a string, chat messages, token ids, or a list of these"
 
 
@@ -29,6 +30,30 @@ def parse(prompt: Any) -> tuple[list[Prompt], bool]:
     if not prompt:
         raise ValueError("prompt is an empty list: give at least one question.")
     return [_one(item) for item in prompt], True
+
+
+def parse_beginnings(beginning: Any, prompts: int | None) -> list[str | list[int] | None]:
+    """One beginning for each prompt, None where there is none; ``prompts`` is None for a single prompt.
+
+    Raises:
+        TypeError, ValueError: it is none of the forms, or there are not as many as prompts.
+    """
+    if beginning is None:
+        return [None] * (prompts or 1)
+    if prompts is None:
+        return [_one_beginning(beginning)]
+    if not isinstance(beginning, (list, tuple)) or len(beginning) != prompts:
+        raise ValueError(f"beginning must be a list of {prompts}, one for each prompt, not {beginning!r:.80}.")
+    return [_one_beginning(one) for one in beginning]
+
+
+def _one_beginning(beginning: Any) -> str | list[int] | None:
+    if beginning is None or isinstance(beginning, str):
+        return beginning or None
+    if isinstance(beginning, (list, tuple)) and all(
+            isinstance(token, numbers.Integral) and not isinstance(token, bool) for token in beginning):
+        return [int(token) for token in beginning] or None
+    raise TypeError(f"a beginning must be text, token ids or None, not {beginning!r:.80}.")
 
 
 def _one(prompt: Any) -> Prompt:

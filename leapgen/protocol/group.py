@@ -41,13 +41,16 @@ class Group:
     """
 
     def __init__(self, engine: Engine, vocabulary: Vocabulary, endings: Endings, prompts: PromptSet, leap: LeapConfig,
-                 sampling: SamplingConfig, prompt: SequenceOf[int], n: int, seed: int, question: int = 0) -> None:
+                 sampling: SamplingConfig, prompt: SequenceOf[int], n: int, seed: int, question: int = 0,
+                 beginning: SequenceOf[int] = ()) -> None:
         self.engine, self.vocabulary, self.endings, self.prompts = engine, vocabulary, endings, prompts
         self.leap, self.sampling, self.seed, self.question = leap, sampling, seed, question
-        self.prompt = list(prompt)
+        self.prompt, self.beginning = list(prompt), list(beginning)
         self.ledger = Ledger(prompt=len(self.prompt))
         self.blocks: list[BlockRecord] = []
         self.paths = [Path(i, self, TextStream(vocabulary.tokenizer, self.prompt)) for i in range(n)]
+        for path in self.paths:
+            path.begin(self.beginning, leap.interval)
         self._forced = vocabulary.encode([self._forced_text()], after=self.prompt) if leap.force_answer else []
         self._block: BlockRecord | None = None  # the block being held
 
@@ -59,13 +62,14 @@ class Group:
         for output in paths:
             self.paths[output.index].restore(output)
         events: list[GroupEvent] = []
-        root = self.engine.add(self.prompt, self.sampling, limit=len(self.prompt) + 1, ledger=self.ledger)
+        shared = [*self.prompt, *self.beginning]
+        root = self.engine.add(shared, self.sampling, limit=len(shared) + 1, ledger=self.ledger)
         for path in self.paths:
             if path.stage == "finished" and not self._may_share(path):
                 continue
             path.sequence = self.engine.fork(root, stream=Stream(self.seed, path.index, path.branch))
             path.sequence.owner = path
-            tokens = [token for segment in path.segments for token in segment.token_ids]
+            tokens = [token for segment in path.segments if segment.kind != "beginning" for token in segment.token_ids]
             if path.stage == "reasoning":
                 events += self._reason(path, tokens)
             elif path.stage == "answering":
@@ -82,7 +86,7 @@ class Group:
         Raises:
             ValueError: see ``room.check_room``.
         """
-        check_room(self.leap, len(self.prompt), self._reserve(), self._frame_size(), self.engine)
+        check_room(self.leap, len(self.prompt), len(self.beginning), self._reserve(), self._frame_size(), self.engine)
 
     @property
     def done(self) -> bool:
@@ -101,7 +105,7 @@ class Group:
 
     def phase(self, path: Path, start: int, count: int) -> str:
         """What computing ``count`` tokens of this path from position ``start`` was for."""
-        if start < len(self.prompt):
+        if start < len(self.prompt) + len(self.beginning):
             return "prompt"
         if path.draft is not None:
             return "summarize"

@@ -82,6 +82,12 @@ class Path:
         self.text.extend(tokens)
         self.segments.append(Segment(kind, list(tokens), self.text.span(start, len(self.text)), block))
 
+    def begin(self, tokens: list[int], interval: int) -> None:
+        """Notes what it is to go on from. It counts as its own; intervals that end within it hold no block."""
+        if tokens:
+            self.inject("beginning", tokens)
+            self.own_tokens, self.round_tokens, self.reason_end = len(tokens), len(tokens) % interval, len(self.text)
+
     def crop_last(self, count: int) -> None:
         """Takes the last ``count`` tokens off the last segment."""
         segment = self.segments[-1]
@@ -111,7 +117,7 @@ class Path:
 
     def said(self) -> str:
         """The path's own words, and the phrase that asked for its answer; no peer's."""
-        return "".join(s.text for s in self.segments if s.kind in ("own", "forced", "answer"))
+        return "".join(s.text for s in self.segments if s.kind in ("beginning", "own", "forced", "answer"))
 
     def output(self, prompt: list[int], unfinished: str | None = None) -> PathOutput:
         """A copy of the path as it stands."""
@@ -132,6 +138,7 @@ class Path:
         for name, value in state.items():
             setattr(self, name, value)
         self.segments = copy.deepcopy(output.segments[1:])
+        self.text.crop(0)
         for segment in self.segments:
             self.text.extend(segment.token_ids)
         if self.stage == "finished":

@@ -6,11 +6,12 @@ from leapgen.config import LeapConfig
 from leapgen.engine import Engine
 
 
-def check_room(leap: LeapConfig, prompt: int, answer: int, frame: int, engine: Engine) -> None:
+def check_room(leap: LeapConfig, prompt: int, beginning: int, answer: int, frame: int, engine: Engine) -> None:
     """Refuses what could never fit.
 
     Args:
-        prompt: tokens of the prompt; answer: tokens kept for a forced answer; frame: tokens around a summary at most.
+        prompt, beginning: tokens of the prompt, and of what the paths go on from.
+        answer: tokens kept for a forced answer; frame: tokens around a summary at most.
 
     Raises:
         ValueError: no token fits after the prompt, or no block that was asked for can be held; says what to change.
@@ -19,16 +20,18 @@ def check_room(leap: LeapConfig, prompt: int, answer: int, frame: int, engine: E
     held = f"the context is {context} tokens"
     if context < exact:
         held += f" (the model has {exact}, but the KV pool holds no more; raise kv_cache_bytes or kv_cache_fraction)"
-    if prompt + answer >= context:
-        raise ValueError(f"the prompt is {prompt} tokens long and {answer} are kept for a forced answer, but {held}. "
+    if prompt + beginning + answer >= context:
+        begun = f" and the beginning {beginning}" if beginning else ""
+        raise ValueError(f"the prompt is {prompt} tokens long{begun} and {answer} are kept for a forced answer, but {held}. "
                          "Use a shorter prompt, fewer answer_tokens or force_answer=False.")
     if leap.max_blocks == 0 or leap.blocks == ():
         return
-    if not leap.communicates:
+    intervals = beginning // leap.interval + 1 + (leap.blocks[0] if leap.blocks else 0)
+    if not leap.communicates or intervals * leap.interval >= leap.max_new_tokens:
+        begun = f" after a beginning of {beginning}" if beginning else ""
         raise ValueError(f"no LeaP block would be held: with interval={leap.interval} and blocks={leap.blocks} none comes "
-                         f"before max_new_tokens={leap.max_new_tokens}. Use a smaller interval or an earlier one of blocks, "
-                         "or leap=False for independent paths.")
-    intervals = 1 + (leap.blocks[0] if leap.blocks else 0)
+                         f"before max_new_tokens={leap.max_new_tokens}{begun}. Use a smaller interval or an earlier one of "
+                         "blocks, or leap=False for independent paths.")
     needed = prompt + intervals * leap.interval + frame + leap.summary_tokens + answer
     if needed >= context:
         times = f"{intervals} x " if intervals > 1 else ""

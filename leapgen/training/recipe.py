@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-KINDS = ("prompt", "own", "trigger", "summary", "comment", "forced", "answer")
+from leapgen.output import KINDS
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,88 @@
+"""Beginnings: reasoning that all paths of a question go on from (the paper's Prefix Dominance Trap)."""
+
+import pytest
+from leap_run import LEAP, QUESTION, SAMPLING, generator
+from test_leap_independence import SMALL, raise_interrupt, tokens
+
+from leapgen import GenerationInterrupted, LeapOutput
+
+SAID = "First I add the tens."
+
+
+def test_same_tokens_as_the_beginning_at_the_end_of_the_prompt():
+    """Would catch: a beginning prefilled at other positions, or that does not count to the budget."""
+    leap = generator(engine=SMALL)
+    alone = LEAP.replace(max_blocks=0, max_new_tokens=60)
+    output = leap.generate(QUESTION, n=3, leap=alone, sampling=SAMPLING, seed=3, beginning=SAID)
+    begun = output.paths[0].segments[1].token_ids
+    prompt = [*leap.prompt_token_ids(QUESTION, alone), *begun]
+    expected = generator(engine=SMALL).generate(prompt, n=3, leap=alone.replace(max_new_tokens=60 - len(begun)),
+                                                sampling=SAMPLING, seed=3)
+    assert tokens(output) == tokens(expected)
+    for path in output.paths:
+        assert path.provenance[len(prompt) - len(begun) :][: len(begun)] == ["beginning"] * len(begun)
+        assert path.count("beginning") + path.count("own") == 60
+        assert path.text.startswith(SAID) and path.own_text.startswith(SAID)
+        assert path.logprobs[: len(prompt)] == [None] * len(prompt)
+    forced = sum(path.count("forced") for path in output.paths)
+    assert output.ledger.prefilled == len(prompt) + forced, "paths do not share the beginning's KV"
+
+
+@pytest.mark.parametrize("length", [5, 12, 17])
+def test_the_interval_counts_from_the_start_of_the_beginning(length):
+    """Would catch: a first block an interval too late, or none where a beginning is longer than the interval."""
+    begun = list(range(20, 20 + length))
+    output = generator(engine=SMALL).generate(QUESTION, n=3, leap=LEAP, sampling=SAMPLING, seed=3, beginning=begun)
+    assert len(output.blocks) == (2 if length < 12 else 1)  # at 12 and 24 of 36 tokens
+    assert output.ledger.discarded + sum(path.count("own") for path in output.paths) >= 3 * (36 - length)
+    for path in output.paths:
+        own = next(segment for segment in path.segments if segment.kind == "own")
+        assert len(own.token_ids) <= 12 - length % 12
+        assert path.segments[1].token_ids == begun
+
+
+@pytest.mark.parametrize("steps", [3, 14, 30])
+def test_an_interrupted_run_goes_on_behind_its_beginning(steps, tmp_path):
+    """Would catch: a beginning that a saved run forgets, says twice or takes for its own."""
+    whole = generator(engine=SMALL).generate(QUESTION, n=3, leap=LEAP, sampling=SAMPLING, seed=3, beginning=SAID)
+    leap = generator(engine=SMALL)
+    step, count = leap.engine.step, iter(range(steps))
+    leap.engine.step = lambda: step() if next(count, None) is not None else raise_interrupt()
+    with pytest.raises(GenerationInterrupted) as caught:
+        leap.generate(QUESTION, n=3, leap=LEAP, sampling=SAMPLING, seed=3, beginning=SAID)
+    caught.value.outputs[0].save(tmp_path / "run.json")
+    resumed = generator(engine=SMALL).resume(LeapOutput.load(tmp_path / "run.json"))
+    assert tokens(resumed) == tokens(whole) and resumed.tokens_by_kind() == whole.tokens_by_kind()
+
+
+def test_each_question_has_its_own_beginning():
+    """Would catch: beginnings that end up with other questions."""
+    leap = generator(engine=SMALL)
+    outputs = leap.generate(["Name a prime.", QUESTION, QUESTION], n=2, leap=LEAP, sampling=SAMPLING, seed=3,
+                            beginning=[None, SAID, [30, 31]])
+    assert [output.paths[0].count("beginning") > 0 for output in outputs] == [False, True, True]
+    alone = generator(engine=SMALL).generate(QUESTION, n=2, leap=LEAP, sampling=SAMPLING, seed=3, beginning=SAID)
+    assert tokens(outputs[1]) == tokens(alone)
+
+
+@pytest.mark.parametrize("beginning, error, message", [
+    ([1 << 20], ValueError, "token id 1048576, outside"),
+    (3, TypeError, "text, token ids or None"),
+    ([1.5], TypeError, "text, token ids or None"),
+    (["So"], TypeError, "text, token ids or None"),
+    (list(range(20, 60)), ValueError, "40 tokens long and counts to max_new_tokens=36"),
+    (list(range(20, 49)), ValueError, "no LeaP block would be held.*after a beginning of 29"),
+])
+def test_what_is_no_beginning_is_refused(beginning, error, message):
+    """Would catch: a run that begins with garbage, ends at once, or says nothing of blocks it never holds."""
+    with pytest.raises(error, match=message):
+        generator(engine=SMALL).generate(QUESTION, n=2, leap=LEAP, sampling=SAMPLING, beginning=beginning)
+
+
+def test_a_beginning_that_ends_the_reasoning_is_refused():
+    """Would catch: paths asked to reason on behind their own end of thinking."""
+    leap = generator(engine=SMALL, thinking=True)
+    with pytest.raises(ValueError, match="ends the reasoning"):
+        leap.generate(QUESTION, n=2, leap=LEAP, sampling=SAMPLING, beginning="42.</think>")
+    with pytest.raises(ValueError, match="a list of 2, one for each prompt"):
+        leap.generate([QUESTION, QUESTION], n=2, leap=LEAP, sampling=SAMPLING, beginning=SAID)
