@@ -33,7 +33,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from leapgen.maze.maze import Shape
 from leapgen.maze.samples import IGNORED, Mix, Sample, SampleMaker
 from leapgen.maze.tokenizer import END, build_tokenizer
-from leapgen.models import write_checksums
+from leapgen.models import save_bundled
 
 TINY = (Shape(2, 2, 1), Shape(2, 2, 2), Shape(3, 2, 1), Shape(2, 3, 2))
 SMALL = tuple(Shape(d, c, n) for d in (2, 3, 4) for c in (2, 3) for n in (1, 2, 3))
@@ -143,9 +143,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
     """The model as it ships: bfloat16, with its tokenizer and checksums."""
     ends = {"eos_token_id": model.config.eos_token_id, "pad_token_id": model.config.pad_token_id}
     model.generation_config = GenerationConfig(do_sample=True, temperature=1.0, top_k=None, top_p=1.0, **ends)
-    model.to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    write_checksums(folder)
+    save_bundled(model, tokenizer, folder)
 
 
 def main() -> None:

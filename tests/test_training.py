@@ -182,6 +182,7 @@ class TestFineTuning:
         tiny_tokenizer.byte_level().save_pretrained(tmp_path / "student")
         assert main(["sft", "--data", str(data[0]), "--model", str(tmp_path / "student"), "--output", str(tmp_path / "run"),
                      "--recipe", "tiny", "--epochs", "1", "--batch-size", "2", "--learn", "own", "answer"]) == 0
+        assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["use_cache"], "the Trainer's own setting"
         problems.write_text(json.dumps([{"problem": "1 + 1?", "answer": "no model says this"}]))
         assert main(["synth", "--problems", str(problems), "--model", str(tmp_path / "run" / "model"), "--n", "2",
                      "--output", str(tmp_path / "r.jsonl"), "--interval", "8", "--max-new-tokens", "16",

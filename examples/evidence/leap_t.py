@@ -2,7 +2,7 @@
 
     python examples/evidence/leap_t.py --model maze --output runs/leap-t
     python examples/evidence/gain.py --model maze --arms leap leap-t sft \\
-        --leap-t runs/leap-t/leap/model --sft runs/leap-t/plain/model
+        --leap-t runs/leap-t/leap/bundled --sft runs/leap-t/plain/bundled
 
 The problems are none of the held-out ones. What is there already is not done again, so an interrupted run is gone on with.
 """
@@ -16,8 +16,10 @@ import sys
 from pathlib import Path
 
 from gain import Settings
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from leapgen.maze import make_maze
+from leapgen.models import save_bundled
 
 
 def main() -> None:
@@ -46,6 +48,8 @@ def main() -> None:
         if not (folder / "model").exists():
             leapgen("sft", "--data", responses, "--model", options.model, "--recipe", "tiny", "--per-device", 16,
                     "--seed", options.seed, "--output", folder)
+        model = AutoModelForCausalLM.from_pretrained(folder / "model")
+        save_bundled(model, AutoTokenizer.from_pretrained(folder / "model"), folder / "bundled")
 
 
 def leapgen(*arguments: object) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FOLDER = Path(__file__).parent
 CHECKSUMS = "checksums.json"  # SHA-256 by file name
@@ -21,7 +25,7 @@ def bundled_model(name: str, folder: Path = FOLDER) -> Path | None:
         FileNotFoundError, ValueError: a file is missing or damaged; names it and says how to get it back.
     """
     folder = folder / name
-    if not name.isidentifier() or not (folder / CHECKSUMS).is_file():
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", name) or not (folder / CHECKSUMS).is_file():
         return None
     for file, expected in json.loads((folder / CHECKSUMS).read_text(encoding="utf-8")).items():
         if not (folder / file).is_file():
@@ -35,6 +39,13 @@ def bundled_model(name: str, folder: Path = FOLDER) -> Path | None:
 def model_path(name: str) -> str:
     """What transformers' ``from_pretrained`` is to be given: a folder of that name, else a bundled model, else the name."""
     return name if Path(name).is_dir() else str(bundled_model(name) or name)
+
+
+def save_bundled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Writes a model as the package carries it: in bfloat16, with its tokenizer and checksums."""
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_checksums(folder)
 
 
 def write_checksums(folder: Path) -> None:

@@ -112,12 +112,14 @@ def finetune(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, file: s
         **arguments}
     if recipe.max_length > LONG:
         model.gradient_checkpointing_enable()
+    cached = model.config.use_cache  # the Trainer switches it off, and would save it so
     trainer = Trainer(model=model, args=TrainingArguments(**settings), train_dataset=data,
                       data_collator=Padding(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0))
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(output)) if Path(output).is_dir() else None)
     model = trainer.accelerator.unwrap_model(trainer.model)
     if lora is not None:
         model = model.merge_and_unload()
+    model.config.use_cache = cached
     if trainer.is_world_process_zero():
         model.save_pretrained(Path(output) / "model")
         tokenizer.save_pretrained(Path(output) / "model")
