@@ -224,14 +224,14 @@ def show(summary: dict[str, dict]) -> str:
         return f"{100 * values['mean']:+6.1f} [{100 * values['low']:+.1f}, {100 * values['high']:+.1f}]" if values else "-"
 
     lines = [f"{'arm':16}{'Pass@1':>20}{'Pass@N':>8}{'Cons@N':>8}{'tokens':>8}{'gain':>24}{'at equal tokens':>26}"
-             f"{'C>I':>7}{'misled':>8}"]
+             f"{'against LeaP':>24}{'C>I':>7}{'misled':>8}"]
     for arm, row in summary.items():
         one, shown = row["pass_at_1"], [None if row[key] is None else f"{100 * row[key]:.1f}%" for key in
                                         ("correct_to_incorrect", "misled")]
         lines.append(f"{arm:16}{100 * one['mean']:8.1f} [{100 * one['low']:.1f}, {100 * one['high']:.1f}]".ljust(36)
                      + f"{100 * row['pass_at_n']:8.1f}{100 * row['cons_at_n']:8.1f}{row['tokens_per_path']:8.0f}"
                      + f"{points(row.get('gain')):>24}{points(row.get('equal_tokens', {}).get('gain')):>26}"
-                     + f"{shown[0] or '-':>7}{shown[1] or '-':>8}")
+                     + f"{points(row.get('against_leap')):>24}{shown[0] or '-':>7}{shown[1] or '-':>8}")
     return "\n".join(lines)
 
 

@@ -10,74 +10,101 @@ Answers that were reached within these tokens are not drawn: nothing would be le
 from __future__ import annotations
 
 import argparse
+import json
 import random
+from collections.abc import Sequence
 
 import numpy as np
-from gain import ALONE, add_settings, load, run, settings_of
+from gain import ALONE, Settings, add_settings, load, run, settings_of
 
-from leapgen.evaluation.metrics import estimate
+from leapgen import LeapGenerator, LeapOutput
+from leapgen.evaluation.metrics import Estimate, estimate
+from leapgen.maze import Maze
 from leapgen.output import save_json
+
+INTERVAL, BUDGET = 48, 312  # room to turn back in
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_settings(parser)
+    parser.set_defaults(interval=INTERVAL, budget=BUDGET)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", choices=("bad", "good"), default=("bad", "good"))
     parser.add_argument("--fraction", type=float, default=0.15)
     parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--kinds", nargs="*", choices=("bad", "good"), default=("bad", "good"))
     options = parser.parse_args()
     settings, mazes = settings_of(options)
-    generator = load(options.model)
-    rates: dict[str, dict[int, list[float]]] = {}  # Pass@1 by problem, one value a seed
-    kept = []
-
-    def note(name: str, outputs: list, chosen: list[int]) -> None:
-        for i, output in zip(chosen, outputs, strict=True):
-            right = float(np.mean([mazes[i].is_solved_by(path.answer) for path in output.paths]))
-            rates.setdefault(name, {}).setdefault(i, []).append(right)
-
-    for seed in range(options.seeds):
-        rng, sampling = random.Random(seed), {"temperature": options.temperature}
-        free = run(generator, mazes, settings.leap(ALONE), settings.paths, seed, **sampling)
-        lengths = [path.count("own", "answer") for output in free for path in output.paths]
-        keep = round(options.fraction * float(np.mean(lengths)))
-        kept.append(keep)
-        begun = {"bad": [], "good": []}  # by problem: the beginnings there are to draw from
-        for maze, output in zip(mazes, free, strict=True):
-            drawn = [(maze.is_solved_by(path.answer), thoughts(path)) for path in output.paths]
-            for kind, wanted in (("bad", False), ("good", True)):
-                begun[kind].append([tokens[:keep] for right, tokens in drawn if right == wanted and len(tokens) > keep])
-        mixed = [i for i in range(len(mazes)) if begun["bad"][i] and begun["good"][i]]
-        note("free, alone", [free[i] for i in mixed], mixed)
-        outputs = run(generator, [mazes[i] for i in mixed], settings.leap(), settings.paths, seed, **sampling)
-        note("free, with peers", outputs, mixed)
-        for kind in options.kinds:
-            beginnings = [rng.choice(begun[kind][i]) for i in mixed]
-            for name, leap in (("alone", settings.leap(ALONE)), ("with peers", settings.leap())):
-                outputs = run(generator, [mazes[i] for i in mixed], leap, settings.paths, seed, beginnings, **sampling)
-                note(f"{kind} beginning, {name}", outputs, mixed)
-    print(f"{len(rates['free, alone'])} problems with right and wrong answers, {settings.paths} paths, "
-          f"{options.seeds} seeds, beginnings of {min(kept)} to {max(kept)} tokens")
-    summary = {}
-    for name, values in rates.items():
-        row = {"pass_at_1": estimate(by_problem(values))}
-        text = f"{name:28} Pass@1 {row['pass_at_1'].percent()}"
-        if "beginning" in name:
-            row["gap"] = estimate(by_problem(rates[f"free, {name.split(', ')[1]}"]) - by_problem(values))
-            text += f"   gap {row['gap'].percent('+')}"
-        summary[name] = {key: vars(value) for key, value in row.items()}
-        print(text)
     options.output.mkdir(parents=True, exist_ok=True)
-    save_json({"summary": summary, "rates": rates}, options.output / "trap.json")
+    generator = load(options.model)
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        file = options.output / f"trap-{seed}.json"
+        if not file.exists():
+            save_json(one_seed(generator, mazes, settings, seed, options.fraction, options.temperature,
+                              options.kinds), file)
+            print(file, flush=True)
+    runs = [json.loads(file.read_text()) for file in sorted(options.output.glob("trap-[0-9]*.json"))]
+    summary = compare(runs)
+    save_json({"settings": {**vars(settings), "shape": vars(settings.shape), "problems": len(mazes)}, "seeds": len(runs),
+               "beginnings": [run["tokens"] for run in runs], "summary": summary}, options.output / "trap.json")
+    print(f"{settings.paths} paths, {len(runs)} seeds; {[len(run['rates']['free, alone']) for run in runs]} problems with "
+          f"right and wrong answers, beginnings of {[run['tokens'] for run in runs]} tokens")
+    for name, row in summary.items():
+        gaps = [f"   {words} {Estimate(**row[key]).percent('+')}" for key, words in
+                (("gap", "gap"), ("gap_to_alone", "to free, alone")) if key in row]
+        print(f"{name:28} Pass@1 {Estimate(**row['pass_at_1']).percent()}{''.join(gaps)}")
+
+
+def one_seed(generator: LeapGenerator, mazes: list[Maze], settings: Settings, seed: int, fraction: float,
+             temperature: float, kinds: Sequence[str]) -> dict:
+    """Pass@1 by problem, for every way to run it; and how many tokens a beginning has."""
+    rng = random.Random(seed)
+    free = run(generator, mazes, settings.leap(ALONE), settings.paths, seed, temperature=temperature)
+    keep = round(fraction * float(np.mean([path.count("own", "answer") for output in free for path in output.paths])))
+    begun = {"bad": [], "good": []}  # by problem: the beginnings there are to draw from
+    for maze, output in zip(mazes, free, strict=True):
+        drawn = [(maze.is_solved_by(path.answer), thoughts(path)) for path in output.paths]
+        for kind, wanted in (("bad", False), ("good", True)):
+            begun[kind].append([tokens[:keep] for right, tokens in drawn if right == wanted and len(tokens) > keep])
+    mixed = [i for i in range(len(mazes)) if begun["bad"][i] and begun["good"][i]]
+
+    def rates(outputs: list[LeapOutput]) -> dict[int, float]:
+        return {i: float(np.mean([mazes[i].is_solved_by(path.answer) for path in output.paths]))
+                for i, output in zip(mixed, outputs, strict=True)}
+
+    ways = {"alone": settings.leap(ALONE), "with peers": settings.leap()}
+    found = {"free, alone": rates([free[i] for i in mixed]),
+             "free, with peers": rates(run(generator, [mazes[i] for i in mixed], ways["with peers"], settings.paths, seed,
+                                           temperature=temperature))}
+    for kind in kinds:
+        drawn = [rng.choice(begun[kind][i]) for i in mixed]
+        for name, leap in ways.items():
+            found[f"{kind} beginning, {name}"] = rates(run(generator, [mazes[i] for i in mixed], leap, settings.paths, seed,
+                                                           drawn, temperature=temperature))
+    return {"tokens": keep, "rates": found}
+
+
+def compare(runs: list[dict]) -> dict[str, dict]:
+    """Means over problems with their intervals. ``gap``: what a beginning costs those who run in the same way;
+    ``gap_to_alone``: how far they stay below free paths without peers."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for result in runs:
+        for name, rates in result["rates"].items():
+            for problem, rate in rates.items():
+                values.setdefault(name, {}).setdefault(str(problem), []).append(rate)
+    means = {name: np.array([np.mean(rates) for _, rates in sorted(one.items())]) for name, one in values.items()}
+    summary = {}
+    for name, one in means.items():
+        summary[name] = {"pass_at_1": vars(estimate(one))}
+        if "beginning" in name:
+            summary[name]["gap"] = vars(estimate(means[f"free, {name.split(', ')[1]}"] - one))
+            summary[name]["gap_to_alone"] = vars(estimate(means["free, alone"] - one))
+    return summary
 
 
 def thoughts(path) -> list[int]:
     """Own tokens up to where the path stopped thinking."""
     return [token for segment in path.segments if segment.kind == "own" for token in segment.token_ids]
-
-
-def by_problem(values: dict[int, list[float]]) -> np.ndarray:
-    return np.array([np.mean(rates) for _, rates in sorted(values.items())])
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ def model_path(name: str) -> str:
 
 def save_bundled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Writes a model as the package carries it: in bfloat16, with its tokenizer and checksums."""
+    model.config.use_cache = True  # a Trainer leaves it off
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_checksums(folder)
