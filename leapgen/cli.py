@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--model", choices=models, default=models[0],
                       help=f"a bundled model, or SmolLM2-135M-Instruct (default: {models[0]})")
     demo.add_argument("--question", default=None, help="for maze: a text as leapgen.maze.Maze.question writes it")
+    demo.add_argument("--picture", type=Path, default=None, help="for maze: write who went where as a PNG (matplotlib)")
     _run_options(demo, n=16)
     demo.set_defaults(run=_demo)
 
@@ -129,10 +130,10 @@ def _load(name: str, dtype: str, device_map: str | None) -> Any:
     return LeapGenerator.from_pretrained(name, dtype=dtype, **options)
 
 
-def _check_save(path: Path) -> None:
+def _check_save(path: Path, option: str = "--save") -> None:
     """Before any work: a run that cannot be saved would be lost."""
     if path.is_dir() or not path.absolute().parent.is_dir():
-        raise ValueError(f"--save {path}: {'it is a folder' if path.is_dir() else 'its folder does not exist'}.")
+        raise ValueError(f"{option} {path}: {'it is a folder' if path.is_dir() else 'its folder does not exist'}.")
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
@@ -146,7 +147,7 @@ def _demo(options: argparse.Namespace, console: Console) -> int:
     from leapgen.demo import QUESTION, SETTINGS, load_smollm2
 
     _check_save(options.save)
-    if options.model == "maze":
+    if options.model != "smollm2":
         return _demo_maze(options, console)
     with console.status("loading SmolLM2-135M-Instruct"):
         generator = load_smollm2()
@@ -155,20 +156,25 @@ def _demo(options: argparse.Namespace, console: Console) -> int:
 
 def _demo_maze(options: argparse.Namespace, console: Console) -> int:
     """The same maze without and with peers."""
-    from leapgen.demo import MAZE_SETTINGS, MAZE_SHAPE, quiet_loading, side_by_side
+    from leapgen.demo import MAZE_MODELS, MAZE_SHAPE, picture, quiet_loading, side_by_side
     from leapgen.generator import LeapGenerator
     from leapgen.maze import Maze, make_maze
 
     maze = Maze.parse(options.question) if options.question else make_maze(f"demo/{options.seed}", MAZE_SHAPE)
+    if options.picture:
+        _check_save(options.picture, "--picture")
     with console.status("loading the maze model"), quiet_loading():
-        generator = LeapGenerator.from_pretrained("maze", dtype="float32")
-    settings = {**MAZE_SETTINGS, **_settings(options)}
+        generator = LeapGenerator.from_pretrained(options.model, dtype="float32")
+    settings = {**MAZE_MODELS[options.model], **_settings(options)}
     with console.status(f"{options.n} paths on their own"):
         alone = generator.generate(maze.question, options.n, seed=options.seed,
                                    **{**settings, "max_blocks": 0, "explain": False})
     status = _generate(generator, maze.question, options, settings, console)
     if not status:
-        Console().print(side_by_side(maze, alone, LeapOutput.load(options.save)))
+        together = LeapOutput.load(options.save)
+        Console().print(side_by_side(maze, alone, together))
+        if options.picture:
+            picture(maze, alone, together, options.picture)
     return status
 
 

@@ -16,7 +16,7 @@ from transformers.utils import logging
 from leapgen.config import EngineConfig
 from leapgen.generator import LeapGenerator
 from leapgen.maze import Maze, Shape
-from leapgen.maze.drawing import draw, walked
+from leapgen.maze.drawing import draw, plot, walked
 from leapgen.output import LeapOutput
 
 QUESTION = "Anna has 3 boxes with 12 apples each. She gives away 9 apples. How many apples does she have left?"
@@ -57,6 +57,7 @@ def quiet_loading() -> Iterator[None]:
 MAZE_SHAPE = Shape(doors=5, corridors=4, length=2)
 MAZE_SETTINGS = {"interval": 72, "max_new_tokens": 216, "summary_tokens": 32, "answer_tokens": 16, "max_answer_tokens": 16,
                  "finished_share": True}
+MAZE_MODELS = {"maze": MAZE_SETTINGS, "maze-leap-t": {**MAZE_SETTINGS, "explain": False}}  # LeaP-T: no tags explained
 
 
 def side_by_side(maze: Maze, alone: LeapOutput, together: LeapOutput) -> Columns:
@@ -71,3 +72,9 @@ def side_by_side(maze: Maze, alone: LeapOutput, together: LeapOutput) -> Columns
         text.append(f"{sum(path.count(*AFTER_PROMPT) for path in output.paths) // len(output.paths)} tokens a path", "dim")
         panels.append(Panel(text, title=title))
     return Columns(panels)
+
+
+def picture(maze: Maze, alone: LeapOutput, together: LeapOutput, file: Path) -> None:
+    """The same as a PNG."""
+    plot(maze, file, {title: [walked(maze, path.own_text) for path in output.paths]
+                      for title, output in (("on their own", alone), ("with peers (LeaP)", together))})

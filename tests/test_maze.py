@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from leapgen.config import LeapConfig
 from leapgen.maze import Maze, Shape, make_maze
-from leapgen.maze.drawing import draw, walked
+from leapgen.maze.drawing import draw, plot, walked
 from leapgen.maze.maze import NAMES
 from leapgen.maze.samples import IGNORED, Mix, SampleMaker
 from leapgen.maze.tokenizer import build_tokenizer
@@ -176,6 +176,20 @@ class TestSamples:
             text = TOKENIZER.decode(sample.token_ids)
             maze = Maze.parse(text[text.index("Find the way"):text.index("\n\nReason step")])
             assert maze.is_solved_by(extract_answer(text[text.rindex("</think>"):]))
+
+
+def test_a_picture_is_written_with_a_panel_for_each_run(tmp_path):
+    pytest.importorskip("matplotlib")
+    image = pytest.importorskip("matplotlib.image")
+    maze = make_maze(1, Shape(3, 2, 2))
+    plot(maze, tmp_path / "bare.png")
+    plot(maze, tmp_path / "two.png", {"alone": [[maze.doors[0]]], "with peers": [maze.solution, maze.solution]})
+    bare, two = image.imread(tmp_path / "bare.png"), image.imread(tmp_path / "two.png")
+    assert two.shape[1] > 1.8 * bare.shape[1]
+    red, green = ((two[..., i] > two[..., j] + 0.3).sum(axis=0) for i, j in ((0, 1), (1, 0)))
+    half = two.shape[1] // 2
+    assert red[:half].any() and not red[half:].any(), "a passage nobody took, or one that was taken and is not shown"
+    assert green[half:].sum() > 3 * green[:half].sum()  # the way out, as wide as two walks; alone, the exit's star
 
 
 def test_a_drawing_shows_every_room_and_who_went_where():

@@ -13,7 +13,7 @@ import torch
 from leapgen import EngineConfig, LeapConfig, LeapGenerator
 from leapgen.demo import MAZE_SETTINGS, MAZE_SHAPE
 from leapgen.evaluation.controls import OwnSummary, Strangers
-from leapgen.maze import make_maze
+from leapgen.maze import Maze, make_maze
 from leapgen.models import FOLDER, bundled_model, bundled_models
 from leapgen.protocol.group import Group
 
@@ -27,15 +27,15 @@ def generator() -> LeapGenerator:
     return LeapGenerator.from_pretrained("maze", dtype=torch.float32, engine=EngineConfig(kv_cache_bytes=1 << 30))
 
 
-def solved(leap: LeapConfig, group: type[Group] = Group, **options) -> tuple[float, list]:
+def solved(leap: LeapConfig, group: type[Group] = Group, mazes: list[Maze] = MAZES, **options) -> tuple[float, list]:
     """Pass@1 over the mazes, 8 paths each."""
     generator().group_class = group
     try:
-        outputs = generator().generate([maze.question for maze in MAZES], n=8, leap=leap, seed=7, **options)
+        outputs = generator().generate([maze.question for maze in mazes], n=8, leap=leap, seed=7, **options)
     finally:
         generator().group_class = Group
     return float(np.mean([[maze.is_solved_by(path.answer) for path in output.paths]
-                          for maze, output in zip(MAZES, outputs, strict=True)])), outputs
+                          for maze, output in zip(mazes, outputs, strict=True)])), outputs
 
 
 def test_leap_beats_independent_paths_and_placebos_do_not():
@@ -53,9 +53,26 @@ def test_leap_beats_independent_paths_and_placebos_do_not():
     assert np.mean([summary.closed for summary in summaries]) > 0.95
 
 
-def test_it_is_small_and_whole():
-    assert "maze" in bundled_models()
-    folder = bundled_model("maze")
+def test_a_bad_beginning_costs_and_peers_make_it_good():
+    """Guards against beginnings that are lost on the way, and against paths that cannot leave where all of them began."""
+    room = {"interval": 48, "max_new_tokens": 384}
+    free, outputs = solved(ALONE.replace(**room))
+    begun = {}
+    for maze, output in zip(MAZES, outputs, strict=True):
+        wrong = [path for path in output.paths if not maze.is_solved_by(path.answer)]
+        if wrong:
+            begun[maze] = wrong[0].segments[1].token_ids[:36]
+    mazes, beginnings = list(begun), list(begun.values())
+    assert len(mazes) >= 8
+    alone, _ = solved(ALONE.replace(**room), mazes=mazes, beginning=beginnings)
+    together, _ = solved(LEAP.replace(**room), mazes=mazes, beginning=beginnings)
+    assert alone < free and together > alone + 0.2 and together > free
+
+
+@pytest.mark.parametrize("name", ["maze", "maze-leap-t"])
+def test_it_is_small_and_whole(name):
+    assert name in bundled_models()
+    folder = bundled_model(name)
     assert sum(file.stat().st_size for file in folder.iterdir()) < 4 << 20
     assert (folder / "README.md").exists()
 
@@ -76,6 +93,7 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     assert bundled_model("no_such_model", tmp_path) is None and bundled_model("../maze", tmp_path) is None
 
 
-def test_the_checksums_cover_what_transformers_loads():
-    noted = json.loads((FOLDER / "maze" / "checksums.json").read_text())
+@pytest.mark.parametrize("name", ["maze", "maze-leap-t"])
+def test_the_checksums_cover_what_transformers_loads(name):
+    noted = json.loads((FOLDER / name / "checksums.json").read_text())
     assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"} <= set(noted)

@@ -197,6 +197,8 @@ def compare(results: dict[str, list[dict]]) -> dict[str, dict]:
             "tokens_per_path": mean,
             "tokens_by_kind": {kind: sum(run["tokens"][kind] for run in runs) / right.size for kind in SPENT},
             "summaries_closed": float(np.mean(closed)) if closed else None,
+            "transitions": {f"{a}>{b}": int(np.sum((knew.astype(bool) == (a == "C")) & (right == (b == "C"))))
+                            for a in "CI" for b in "CI"},  # before the last comment > in the answer; paths
             "correct_to_incorrect": _share(~right[knew.astype(bool)]), "correct_before_comment": int(knew.sum()),
             "misled": _share(told), "told_falsely": int(told.size),
         }

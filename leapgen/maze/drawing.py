@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from math import cos, pi, sin
 
 from rich.text import Text
 
@@ -49,30 +50,40 @@ def draw(maze: Maze, walks: Sequence[Iterable[str]] = ()) -> Text:
     return text
 
 
-def plot(maze: Maze, file: str | os.PathLike, walks: Sequence[Iterable[str]] = (), titles: Sequence[str] = ()) -> None:
-    """Writes the maze as a picture, rays from the start in the middle; one panel for each walk.
+def plot(maze: Maze, file: str | os.PathLike, runs: Mapping[str, Sequence[Iterable[str]]] | None = None) -> None:
+    """Writes the maze as a picture: rays from the start in the middle, one panel for each run.
+
+    The more walks of a run went through a passage, the wider it is; their numbers stand at the ends of the corridors.
+
+    Args:
+        runs: by title, the walks of a run's paths; without any, the maze alone.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed; says how to install it.
+        ValueError: matplotlib does not know the file's kind.
     """
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("a picture of the maze needs matplotlib: pip install matplotlib") from error
     places = _places(maze)
-    panels = [set(walk) for walk in walks] or [set(maze.rooms)]
-    figure = Figure(figsize=(4 * len(panels), 4))
-    for i, entered in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), i + 1)
+    runs = runs or {"": []}
+    figure = Figure(figsize=(5 * len(runs), 5))
+    for panel, (title, walks) in enumerate(runs.items(), 1):
+        axes = figure.add_subplot(1, len(runs), panel)
+        entered = [set(walk) for walk in walks]
         for room, to in maze.passages:
+            visitors = [str(i) for i, walk in enumerate(entered) if to in walk]
+            colour = "0.8" if not visitors else "tab:green" if to in maze.solution else "tab:red"
             (x0, y0), (x1, y1) = places[room], places[to]
-            colour = "0.8" if to not in entered else "tab:green" if to in maze.solution else "tab:red"
-            axes.plot([x0, x1], [y0, y1], color=colour, linewidth=1 if to not in entered else 2.5, zorder=1)
+            axes.plot([x0, x1], [y0, y1], color=colour, linewidth=1 + 5 * len(visitors) / max(len(entered), 1), zorder=1)
+            if visitors and not maze.next_rooms(to):
+                axes.text(1.12 * x1, 1.12 * y1, " ".join(visitors), fontsize=6, ha="center", va="center")
         for room, (x, y) in places.items():
             mark = "*" if room == maze.exit else "s" if room == maze.start else "o"
             axes.scatter(x, y, marker=mark, s=90 if mark != "o" else 14, zorder=2,
-                         color="tab:green" if room == maze.exit else "black" if room in entered or mark == "s" else "0.7")
-        axes.set_title(titles[i] if i < len(titles) else "", fontsize=9)
+                         color="tab:green" if room == maze.exit else "black")
+        axes.set_title(title, fontsize=9)
         axes.set_aspect("equal")
         axes.axis("off")
     figure.savefig(file, dpi=120, bbox_inches="tight")
@@ -80,8 +91,6 @@ def plot(maze: Maze, file: str | os.PathLike, walks: Sequence[Iterable[str]] = (
 
 def _places(maze: Maze) -> dict[str, tuple[float, float]]:
     """x, y of each room: corridors are rays, told apart by their angle; doors stand in the middle of theirs."""
-    from math import cos, pi, sin
-
     places = {maze.start: (0.0, 0.0)}
     total = sum(len(maze.next_rooms(door)) for door in maze.doors)
     ray = 0
