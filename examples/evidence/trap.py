@@ -5,6 +5,8 @@
 As in section 2.1 of arXiv 2505.07787: for every problem with both right and wrong independent answers, one wrong (right)
 answer is drawn, and its first tokens, 15% of the mean length, are continued by all paths. They count towards the budget.
 Answers that were reached within these tokens are not drawn: nothing would be left to continue.
+
+Seeds that are done are not computed again. Writes ``trap.json`` and, where matplotlib is installed, ``trap.png``.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import json
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from gain import ALONE, Settings, add_settings, load, run, settings_of
@@ -47,6 +50,7 @@ def main() -> None:
     summary = compare(runs)
     save_json({"settings": {**vars(settings), "shape": vars(settings.shape), "problems": len(mazes)}, "seeds": len(runs),
                "beginnings": [run["tokens"] for run in runs], "summary": summary}, options.output / "trap.json")
+    plot(summary, options.output / "trap.png")
     print(f"{settings.paths} paths, {len(runs)} seeds; {[len(run['rates']['free, alone']) for run in runs]} problems with "
           f"right and wrong answers, beginnings of {[run['tokens'] for run in runs]} tokens")
     for name, row in summary.items():
@@ -100,6 +104,27 @@ def compare(runs: list[dict]) -> dict[str, dict]:
             summary[name]["gap"] = vars(estimate(means[f"free, {name.split(', ')[1]}"] - one))
             summary[name]["gap_to_alone"] = vars(estimate(means["free, alone"] - one))
     return summary
+
+
+def plot(summary: dict[str, dict], file: Path) -> None:
+    """Pass@1 of free paths and of those with a given beginning, alone and with peers, with intervals."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        return
+    figure = Figure(figsize=(6, 3.6))
+    axes = figure.add_subplot()
+    starts = list(dict.fromkeys(name.split(", ")[0] for name in summary))
+    for shift, ways in ((-0.2, "alone"), (0.2, "with peers")):
+        rows = [summary[f"{start}, {ways}"]["pass_at_1"] for start in starts]
+        means, low, high = (100 * np.array([row[key] for row in rows]) for key in ("mean", "low", "high"))
+        bars = axes.bar(np.arange(len(rows)) + shift, means, 0.4, yerr=[means - low, high - means], capsize=3, label=ways)
+        axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
+    axes.set_xticks(range(len(starts)), starts)
+    axes.set_ylabel("Pass@1 (%)")
+    axes.set_ylim(0, 110)
+    axes.legend(loc="lower right")
+    figure.savefig(file, dpi=130, bbox_inches="tight")
 
 
 def thoughts(path) -> list[int]:
