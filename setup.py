@@ -40,7 +40,7 @@ setup(
     ],
     extras_require={
         # The GPU kernels are tested on CPU in Triton's interpreter; torch for CUDA brings its own Triton.
-        "test": ["pytest>=8", "hypothesis>=6.100", "gguf>=0.10", "sentencepiece>=0.2",
+        "test": ["pytest>=8", "hypothesis>=6.100", "gguf>=0.10", "sentencepiece>=0.2", "matplotlib>=3.8",
                  "triton>=3.6,<3.10; sys_platform == 'linux'"],
         "demo": ["gguf>=0.10"],
         "plots": ["matplotlib>=3.8"],

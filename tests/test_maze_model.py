@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from functools import lru_cache
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 
-from leapgen import EngineConfig, LeapConfig, LeapGenerator
+from leapgen import EngineConfig, LeapConfig, LeapGenerator, LeapOutput
+from leapgen.cli import main
 from leapgen.demo import MAZE_SETTINGS, MAZE_SHAPE
 from leapgen.evaluation.controls import OwnSummary, Strangers
 from leapgen.maze import Maze, make_maze
@@ -67,6 +69,21 @@ def test_a_bad_beginning_costs_and_peers_make_it_good():
     alone, _ = solved(ALONE.replace(**room), mazes=mazes, beginning=beginnings)
     together, _ = solved(LEAP.replace(**room), mazes=mazes, beginning=beginnings)
     assert alone < free and together > alone + 0.2 and together > free
+
+
+@pytest.mark.parametrize("name", ["maze", "maze-leap-t"])
+def test_the_demo_shows_both_runs_and_draws_them(name, tmp_path, capsys):
+    picture = ["--picture", str(tmp_path / "maze.png")] if find_spec("matplotlib") else []
+    assert main(["demo", "--model", name, "--n", "4", "--save", str(tmp_path / "run.json"), *picture]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "on their own" in shown and "with peers (LeaP)" in shown and shown.count("★ exit") == 2
+    assert LeapOutput.load(tmp_path / "run.json").leap["explain"] == (name == "maze"), "LeaP-T models get the plain prompt"
+    assert not picture or (tmp_path / "maze.png").stat().st_size > 10_000
+
+
+def test_a_picture_with_nowhere_to_go_is_refused_before_any_work(tmp_path, capsys):
+    assert main(["demo", "--save", str(tmp_path / "run.json"), "--picture", str(tmp_path / "none" / "maze.png")]) != 0
+    assert "--picture" in capsys.readouterr().err and not (tmp_path / "run.json").exists()
 
 
 @pytest.mark.parametrize("name", ["maze", "maze-leap-t"])
