@@ -6,9 +6,10 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+if TYPE_CHECKING:  # the command line lists the models before it loads anything
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FOLDER = Path(__file__).parent
 CHECKSUMS = "checksums.json"  # SHA-256 by file name
@@ -44,7 +45,7 @@ def model_path(name: str) -> str:
 def save_bundled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Writes a model as the package carries it: in bfloat16, with its tokenizer and checksums."""
     model.config.use_cache = True  # a Trainer leaves it off
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_checksums(folder)
 
