@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from functools import lru_cache
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,3 +117,16 @@ def test_missing_and_damaged_files_are_named(tmp_path):
 def test_the_checksums_cover_what_transformers_loads(name):
     noted = json.loads((FOLDER / name / "checksums.json").read_text())
     assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"} <= set(noted)
+
+
+def test_training_from_nothing_makes_a_model_and_an_interrupted_one_the_same(tmp_path):
+    script = Path(__file__).parents[1] / "examples" / "train_maze.py"
+    sizes = "--steps 2 --batch-tokens 400 --small-steps 3 --save-steps 1 --hidden 16 --layers 2 --head-dim 16".split()
+    weights = []
+    for _ in range(2):
+        subprocess.run([sys.executable, script, "--output", tmp_path, *sizes], check=True, capture_output=True)
+        weights.append((tmp_path / "model" / "model.safetensors").read_bytes())
+        shutil.rmtree(tmp_path / "checkpoint-2")  # as if it had been stopped after the first step
+    assert (tmp_path / "checkpoint-1").exists() and weights[0] == weights[1]
+    output = LeapGenerator.from_pretrained(tmp_path / "model").generate("Find the way", n=2, leap=False, max_new_tokens=4)
+    assert [len(path.token_ids) > 0 for path in output.paths] == [True, True]

@@ -105,6 +105,24 @@ def settings_of(options: argparse.Namespace) -> tuple[Settings, list[Maze]]:
     return settings, [make_maze(f"held-out/{options.first + i}", settings.shape) for i in range(options.problems)]
 
 
+def claim(folder: Path, settings: Settings, options: argparse.Namespace, **more) -> None:
+    """Makes the folder these settings' own: what lies there is taken for theirs. ``more``: what else they consist of.
+
+    Raises:
+        SystemExit: it holds outcomes of others.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "settings.json"
+    wanted = {"model": options.model, "first": options.first, "problems": options.problems, **vars(settings),
+              "shape": list(vars(settings.shape).values()), **more}
+    found = json.loads(file.read_text()) if file.exists() else wanted
+    other = {key: value for key, value in wanted.items() if found.get(key) != value}
+    if other:
+        raise SystemExit(f"{folder} holds outcomes of {({key: found.get(key) for key in other})}, not {other}. "
+                         "Give every setting an --output of its own.")
+    save_json(wanted, file)
+
+
 def load(name: str) -> LeapGenerator:
     """A bundled model or a folder; of a training's checkpoint too, which has no tokenizer beside it."""
     engine = EngineConfig(kv_cache_bytes=2 << 30)
@@ -264,7 +282,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=MAIN, choices=list(ARMS))
     options = parser.parse_args()
     settings, mazes = settings_of(options)
-    options.output.mkdir(parents=True, exist_ok=True)
+    claim(options.output, settings, options)
     generators: dict[str, LeapGenerator] = {}
     for seed in range(options.seeds):
         for name in options.arms:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from gain import ALONE, Settings, add_settings, load, run, settings_of
+from gain import ALONE, Settings, add_settings, claim, load, run, settings_of
 
 from leapgen import LeapGenerator, LeapOutput
 from leapgen.evaluation.metrics import Estimate, estimate
@@ -35,21 +35,22 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="+", choices=("bad", "good"), default=("bad", "good"))
     parser.add_argument("--fraction", type=float, default=0.15)
-    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--temperature", type=float, default=0.6, help="the paper's, as is --top-p")
+    parser.add_argument("--top-p", type=float, default=0.95)
     options = parser.parse_args()
     settings, mazes = settings_of(options)
-    options.output.mkdir(parents=True, exist_ok=True)
+    sampling = {"temperature": options.temperature, "top_p": options.top_p}
+    claim(options.output, settings, options, fraction=options.fraction, **sampling)
     generator = load(options.model)
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         file = options.output / f"trap-{seed}.json"
         if not file.exists():
-            save_json(one_seed(generator, mazes, settings, seed, options.fraction, options.temperature,
-                              options.kinds), file)
+            save_json(one_seed(generator, mazes, settings, seed, options.fraction, options.kinds, sampling), file)
             print(file, flush=True)
     runs = [json.loads(file.read_text()) for file in sorted(options.output.glob("trap-[0-9]*.json"))]
     summary = compare(runs)
-    save_json({"settings": {**vars(settings), "shape": vars(settings.shape), "problems": len(mazes)}, "seeds": len(runs),
-               "beginnings": [run["tokens"] for run in runs], "summary": summary}, options.output / "trap.json")
+    save_json({"settings": {**vars(settings), "shape": vars(settings.shape), "problems": len(mazes), **sampling},
+               "seeds": len(runs), "beginnings": [run["tokens"] for run in runs], "summary": summary}, options.output / "trap.json")
     plot(summary, options.output / "trap.png")
     print(f"{settings.paths} paths, {len(runs)} seeds; {[len(run['rates']['free, alone']) for run in runs]} problems with "
           f"right and wrong answers, beginnings of {[run['tokens'] for run in runs]} tokens")
@@ -60,10 +61,10 @@ def main() -> None:
 
 
 def one_seed(generator: LeapGenerator, mazes: list[Maze], settings: Settings, seed: int, fraction: float,
-             temperature: float, kinds: Sequence[str]) -> dict:
+             kinds: Sequence[str], sampling: dict[str, float]) -> dict:
     """Pass@1 by problem, for every way to run it; and how many tokens a beginning has."""
     rng = random.Random(seed)
-    free = run(generator, mazes, settings.leap(ALONE), settings.paths, seed, temperature=temperature)
+    free = run(generator, mazes, settings.leap(ALONE), settings.paths, seed, **sampling)
     keep = round(fraction * float(np.mean([path.count("own", "answer") for output in free for path in output.paths])))
     begun = {"bad": [], "good": []}  # by problem: the beginnings there are to draw from
     for maze, output in zip(mazes, free, strict=True):
@@ -79,12 +80,12 @@ def one_seed(generator: LeapGenerator, mazes: list[Maze], settings: Settings, se
     ways = {"alone": settings.leap(ALONE), "with peers": settings.leap()}
     found = {"free, alone": rates([free[i] for i in mixed]),
              "free, with peers": rates(run(generator, [mazes[i] for i in mixed], ways["with peers"], settings.paths, seed,
-                                           temperature=temperature))}
+                                           **sampling))}
     for kind in kinds:
         drawn = [rng.choice(begun[kind][i]) for i in mixed]
         for name, leap in ways.items():
             found[f"{kind} beginning, {name}"] = rates(run(generator, [mazes[i] for i in mixed], leap, settings.paths, seed,
-                                                           drawn, temperature=temperature))
+                                                           drawn, **sampling))
     return {"tokens": keep, "rates": found}
 
 
