@@ -16,7 +16,8 @@ namespace {
 
 constexpr int64_t kTile = 16;       // keys scored together
 constexpr int64_t kQueryBlock = 8;  // query tokens that go through the same keys together
-constexpr int64_t kWiden = 9;       // from this many rows on, a bfloat16 tile is widened once for all
+constexpr int64_t kTurn = 12;       // from this many rows on, a tile is laid out anew once for all of them
+constexpr int64_t kHeld = 48;       // rows whose scores of such a tile are held at a time
 
 // Sequences first .. last - 1 attend to positions start .. end - 1, whose pages they share.
 struct Segment {
@@ -176,38 +177,47 @@ INLINED const T* rows_of(const T* source, int64_t row_stride, int64_t count, int
   return tile;
 }
 
-// One row's scores of a tile become weights: keys outside hidden .. visible - 1 count for nothing.
-INLINED void soften(float* weight, int64_t count, int64_t hidden, int64_t visible, float softcap, float* highest,
-                    float* norms, float* sums, int64_t vd) {
-  if (hidden >= visible) {
-    for (int64_t t = 0; t < kTile; t += kLanes) save(weight + t, Vector{});
-    return;
-  }
+// Keys outside hidden .. visible - 1 count for nothing in one row's scores of a tile.
+INLINED void mask(float* scores, int64_t count, int64_t hidden, int64_t visible, float softcap) {
   if (softcap > 0.0f) {
-    for (int64_t t = 0; t < count; ++t) weight[t] = std::tanh(weight[t] / softcap) * softcap;
+    for (int64_t t = 0; t < count; ++t) scores[t] = std::tanh(scores[t] / softcap) * softcap;
   }
-  for (int64_t t = 0; t < hidden; ++t) weight[t] = -INFINITY;
-  for (int64_t t = visible; t < kTile; ++t) weight[t] = -INFINITY;
-  Vector tops = load(weight);
-  for (int64_t t = kLanes; t < kTile; t += kLanes) tops = larger(tops, load(weight + t));
+  for (int64_t t = 0; t < std::min(hidden, kTile); ++t) scores[t] = -INFINITY;
+  for (int64_t t = std::max<int64_t>(visible, 0); t < kTile; ++t) scores[t] = -INFINITY;
+}
+
+// If a row has met a greater score than any before, its weights so far shrink. It seldom has, so that the branch is guessed
+// right, and nothing waits for the greatest of the scores.
+INLINED void raise(const float* scores, float* highest, float* norms, float* sums, int64_t vd) {
+  IntVector higher{};
+  for (int64_t t = 0; t < kTile; t += kLanes) higher |= load(scores + t) > splat(*highest);
+  if (!any(higher)) return;
+  Vector tops = load(scores);
+  for (int64_t t = kLanes; t < kTile; t += kLanes) tops = larger(tops, load(scores + t));
   tops = larger(tops, __builtin_shufflevector(tops, tops, 4, 5, 6, 7, 0, 1, 2, 3));
   tops = larger(tops, __builtin_shufflevector(tops, tops, 2, 3, 0, 1, 6, 7, 4, 5));
   tops = larger(tops, __builtin_shufflevector(tops, tops, 1, 0, 3, 2, 5, 4, 7, 6));
-  const float top = std::max(*highest, tops[0]);
-  Vector norm = load(norms);
-  if (top > *highest) {
-    const float shrink = exp_negative(splat(*highest - top))[0];
-    norm *= shrink;
-    for (int64_t d = 0; d < vd; d += kLanes) save(sums + d, load(sums + d) * shrink);
-    *highest = top;
+  const float top = std::max(*highest, tops[0]), shrink = exp_negative(splat(*highest - top))[0];
+  save(norms, load(norms) * shrink);
+  for (int64_t d = 0; d < vd; d += kLanes) save(sums + d, load(sums + d) * shrink);
+  *highest = top;
+}
+
+// Scores become weights, which are added to norms.
+INLINED void weigh(int64_t rows, const float* highest, float* scores, float* norms) {
+#pragma GCC unroll 1
+  for (int64_t r = 0; r < rows; ++r) {
+    const Vector top = splat(highest[r]);
+    Vector norm = load(norms + r * kLanes);
+#pragma GCC unroll 2
+    for (int64_t t = 0; t < kTile; t += kLanes) {
+      const Vector score = load(scores + r * kTile + t);
+      const Vector weight = score == -INFINITY ? Vector{} : exp_negative(score - top);
+      save(scores + r * kTile + t, weight);
+      norm += weight;
+    }
+    save(norms + r * kLanes, norm);
   }
-  for (int64_t t = 0; t < kTile; t += kLanes) {
-    const Vector score = load(weight + t);
-    const Vector kept = score == -INFINITY ? Vector{} : exp_negative(score - top);
-    save(weight + t, kept);
-    norm += kept;
-  }
-  save(norms, norm);
 }
 
 // Query tokens first_token .. last_token - 1 of a segment go through its keys, for some of the KV heads.
@@ -217,45 +227,95 @@ struct Task {
   int64_t first_token, last_token, kv_head, kv_heads;
 };
 
+// scores[r][t] = query row r . key t of a tile turned to columns [kd, kTile]. Every dot product is summed as dot_block sums
+// it, lane by lane, so it is the same bits; but what was eight lanes is eight keys now, and nothing is left to add across.
+template <int R>
+INLINED void score_columns(const float* query, int64_t kd, const float* columns, float* scores) {
+  constexpr int halves = kTile / kLanes;
+  Vector quarter[R * halves], half[R * halves];
+#pragma GCC unroll 4
+  for (int pair = 0; pair < kLanes / 2; ++pair) {
+    Vector sums[2][R * halves] = {};
+    for (int64_t d = 2 * pair; d < kd; d += kLanes) {
+#pragma GCC unroll 2
+      for (int lane = 0; lane < 2; ++lane) {
+        Vector column[halves];
+#pragma GCC unroll 2
+        for (int h = 0; h < halves; ++h) column[h] = load(columns + (d + lane) * kTile + h * kLanes);
+#pragma GCC unroll 3
+        for (int r = 0; r < R; ++r) {
+          const Vector element = splat(query[r * kd + d + lane]);
+#pragma GCC unroll 2
+          for (int h = 0; h < halves; ++h) sums[lane][r * halves + h] += column[h] * element;
+        }
+      }
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < R * halves; ++i) {
+      const Vector sum = sums[0][i] + sums[1][i];
+      if (pair % 2 == 0) {
+        quarter[i] = sum;
+      } else if (pair == 1) {
+        half[i] = quarter[i] + sum;
+      } else {
+        save(scores + i * kLanes, half[i] + (quarter[i] + sum));
+      }
+    }
+  }
+}
+
 // One KV head's part of a tile: `count` keys and values from `position` on. `next` is where this head's share of the next
 // tile begins, keys and values: a tile of all heads is one run of memory, of which each head asks for an equal part.
-template <typename T, typename E = T>
+template <typename T>
 struct Tile {
   int64_t position, count;
-  const E *keys, *values;  // as they lie in the pool, or widened to floats
+  const T *keys, *values;
   int64_t key_stride, value_stride;
   const T *next_keys, *next_values;
 };
 
-// R rows against a tile. F: the next tile is asked for while this one is worked on.
-template <int R, bool F, typename T, typename E>
-INLINED void attend_rows(const Step<T>& step, const Task& task, State& state, int64_t row, int64_t first_row,
-                         const Tile<T, E>& tile) {
-  const int64_t kd = step.kd(), vd = step.vd(), group = step.group(), count = tile.count, position = tile.position;
-  float weights[R * kTile];
+// Scores of rows row .. row + rows - 1 become weights, and what the rows carry along follows.
+template <typename T>
+INLINED void soften(const Step<T>& step, const Task& task, State& state, int64_t first_row, int64_t row, int64_t rows,
+                    int64_t position, int64_t count, float* scores) {
+  const int64_t vd = step.vd(), group = step.group();
+  float *highest = state.highest.data() + row, *norms = state.norms.data() + row * kLanes;
   float* sums = state.sums.data() + row * vd;
+  int64_t token = task.first_token + (row - first_row) / group, head = (row - first_row) % group;
+  for (int64_t r = 0; r < rows; ++r, ++head) {
+    if (head == group) ++token, head = 0;
+    const int64_t own = state.position[token], visible = std::min(count, own + 1 - position);
+    const int64_t hidden = step.window ? own - step.window + 1 - position : 0;
+    if (hidden > 0 || visible < kTile || step.softcap > 0.0f) {
+      mask(scores + r * kTile, count, hidden, visible, step.softcap);
+    }
+    raise(scores + r * kTile, highest + r, norms + r * kLanes, sums + r * vd, vd);
+  }
+  weigh(rows, highest, scores, norms);
+}
+
+// R rows against a tile. F: the next tile is asked for while this one is worked on.
+template <int R, bool F, typename T>
+INLINED void attend_rows(const Step<T>& step, const Task& task, State& state, int64_t row, int64_t first_row,
+                         const Tile<T>& tile) {
+  const int64_t kd = step.kd(), vd = step.vd(), count = tile.count;
+  float weights[R * kTile];
   for (int64_t t = 0; t < count; t += kColumns) {
-    const E* right[kColumns];
+    const T* right[kColumns];
     for (int64_t c = 0; c < kColumns; ++c) right[c] = tile.keys + std::min(t + c, count - 1) * tile.key_stride;
     float dots[R * kColumns];
     const T* next[2] = {tile.next_keys + t * step.key_dim, tile.next_values + t * step.value_dim};
-    dot_block<E, R, F ? 2 : 0>(state.query.data() + row * kd, kd, right, kd, next, dots);
+    dot_block<T, R, F ? 2 : 0>(state.query.data() + row * kd, kd, right, kd, next, dots);
     for (int r = 0; r < R; ++r) save(weights + r * kTile + t, load_quad(dots + r * kColumns));
   }
-  for (int r = 0; r < R; ++r) {
-    const int64_t own = state.position[task.first_token + (row + r - first_row) / group];
-    const int64_t visible = std::min(count, own + 1 - position);
-    const int64_t hidden = step.window ? std::max<int64_t>(own - step.window + 1 - position, 0) : 0;
-    soften(weights + r * kTile, count, hidden, visible, step.softcap, &state.highest[row + r],
-           &state.norms[(row + r) * kLanes], sums + r * vd, vd);
-  }
-  accumulate<E, R>(weights, tile.values, tile.value_stride, count, vd, sums);
+  soften(step, task, state, first_row, row, R, tile.position, count, weights);
+  accumulate<T, R>(weights, tile.values, tile.value_stride, count, vd, state.sums.data() + row * vd);
 }
 
 // Rows first_row .. last_row - 1 of one KV head against its part of a tile.
-template <typename T, typename E>
+template <typename T>
 INLINED void attend_tile(const Step<T>& step, const Task& task, State& state, int64_t first_row, int64_t last_row,
-                         const Tile<T, E>& tile) {
+                         const Tile<T>& tile) {
   int64_t row = first_row;
   if (row + kRows <= last_row && task.kv_heads == step.kv_heads) {
     attend_rows<3, true>(step, task, state, row, first_row, tile);
@@ -269,7 +329,68 @@ INLINED void attend_tile(const Step<T>& step, const Task& task, State& state, in
   }
 }
 
-// `buffer` is room for kTile keys and values as floats.
+// The same for many rows: the tile is laid out anew, keys turned to columns, both as floats, and the rows go through it in
+// three steps. Each is a function of its own, so that the compiler has all registers for its inner loop.
+// `columns` [kd, kTile] and `values` [kTile, vd] are filled; `rows` is room for kTile keys.
+template <typename T>
+FOR_EVERY_CPU void turn(const Step<T>& step, const Tile<T>& tile, float* columns, float* values, float* rows) {
+  const int64_t kd = step.kd(), vd = step.vd(), count = tile.count, line = 64 / sizeof(T);
+  for (int64_t t = 0; t < count; ++t) {
+    for (int64_t d = 0; d < step.key_dim; d += line) __builtin_prefetch(tile.next_keys + t * step.key_dim + d, 0, 2);
+    for (int64_t d = 0; d < step.value_dim; d += line) __builtin_prefetch(tile.next_values + t * step.value_dim + d, 0, 2);
+    widen_row(tile.keys + t * tile.key_stride, step.key_dim, kd, rows + t * kd);
+    widen_row(tile.values + t * tile.value_stride, step.value_dim, vd, values + t * vd);
+  }
+  std::memset(rows + count * kd, 0, (kTile - count) * kd * sizeof(float));
+  for (int64_t t = 0; t < kTile; t += kLanes) {
+    for (int64_t d = 0; d < kd; d += kLanes) {
+      Vector square[kLanes];
+#pragma GCC unroll 8
+      for (int i = 0; i < kLanes; ++i) square[i] = load(rows + (t + i) * kd + d);
+      transpose(square);
+#pragma GCC unroll 8
+      for (int i = 0; i < kLanes; ++i) save(columns + (d + i) * kTile + t, square[i]);
+    }
+  }
+}
+
+FOR_EVERY_CPU void score_turned(const float* query, int64_t rows, int64_t kd, const float* columns, float* scores) {
+  int64_t r = 0;
+  for (; r + kRows <= rows; r += kRows) score_columns<3>(query + r * kd, kd, columns, scores + r * kTile);
+  if (rows - r == 2) score_columns<2>(query + r * kd, kd, columns, scores + r * kTile);
+  if (rows - r == 1) score_columns<1>(query + r * kd, kd, columns, scores + r * kTile);
+}
+
+template <typename T>
+FOR_EVERY_CPU void soften_turned(const Step<T>& step, const Task& task, State& state, int64_t first_row, int64_t row,
+                                 int64_t rows, int64_t position, int64_t count, float* scores) {
+  soften(step, task, state, first_row, row, rows, position, count, scores);
+}
+
+FOR_EVERY_CPU void accumulate_turned(const float* weights, int64_t rows, const float* values, int64_t count, int64_t vd,
+                                     float* sums) {
+  int64_t r = 0;
+  for (; r + kRows <= rows; r += kRows) accumulate<float, 3>(weights + r * kTile, values, vd, count, vd, sums + r * vd);
+  if (rows - r == 2) accumulate<float, 2>(weights + r * kTile, values, vd, count, vd, sums + r * vd);
+  if (rows - r == 1) accumulate<float, 1>(weights + r * kTile, values, vd, count, vd, sums + r * vd);
+}
+
+template <typename T>
+void attend_turned(const Step<T>& step, const Task& task, State& state, int64_t first_row, int64_t last_row,
+                   const Tile<T>& tile, float* room) {
+  const int64_t kd = step.kd(), vd = step.vd(), count = tile.count;
+  float *columns = room, *values = columns + kTile * kd;
+  turn(step, tile, columns, values, values + kTile * vd);
+  alignas(64) float scores[kHeld * kTile];
+  for (int64_t row = first_row; row < last_row; row += kHeld) {
+    const int64_t rows = std::min(kHeld, last_row - row);
+    score_turned(state.query.data() + row * kd, rows, kd, columns, scores);
+    soften_turned(step, task, state, first_row, row, rows, tile.position, count, scores);
+    accumulate_turned(scores, rows, values, count, vd, state.sums.data() + row * vd);
+  }
+}
+
+// `buffer` is room for kTile values and twice as many keys as floats.
 template <typename T>
 FOR_EVERY_CPU void attend(const Step<T>& step, const Task& task, State& state, float* buffer) {
   const int64_t group = step.group(), page_size = step.plan.page_size, tokens = task.last_token - task.first_token;
@@ -293,16 +414,10 @@ FOR_EVERY_CPU void attend(const Step<T>& step, const Task& task, State& state, f
       const T *next_keys = step.keys + next_slot * key_row + h * count * step.key_dim;
       const T *next_values = step.values + next_slot * value_row + h * count * step.value_dim;
       const int64_t first_row = (h * step.plan.tokens + task.first_token) * group, last_row = first_row + tokens * group;
-      if (sizeof(T) < sizeof(float) && last_row - first_row >= kWiden) {
-        const int64_t kd = step.kd(), vd = step.vd();
-        for (int64_t t = 0; t < count; ++t) {
-          widen_row(keys + t * key_row, step.key_dim, kd, buffer + t * kd);
-          widen_row(values + t * value_row, step.value_dim, vd, buffer + kTile * kd + t * vd);
-        }
-        const Tile<T, float> tile{position, count, buffer, buffer + kTile * kd, kd, vd, next_keys, next_values};
-        attend_tile(step, task, state, first_row, last_row, tile);
+      Tile<T> tile{position, count, keys, values, key_row, value_row, next_keys, next_values};
+      if (last_row - first_row >= kTurn) {
+        attend_turned(step, task, state, first_row, last_row, tile, buffer);
       } else {
-        Tile<T> tile{position, count, nullptr, nullptr, 0, 0, next_keys, next_values};
         T* copies = reinterpret_cast<T*>(buffer);
         tile.keys = rows_of(keys, key_row, count, step.key_dim, copies, &tile.key_stride);
         tile.values = rows_of(values, value_row, count, step.value_dim, copies + kTile * step.kd(), &tile.value_stride);
@@ -359,7 +474,7 @@ void attend_step(const Step<T>& step, int threads) {
   const auto levels = tasks_of(step, threads);
 #pragma omp parallel num_threads(threads)
   {
-    Scratch<float> buffer(kTile * (step.kd() + step.vd()));
+    Scratch<float> buffer(kTile * (2 * step.kd() + step.vd()));
 #pragma omp for schedule(static)
     for (int64_t t = 0; t < plan.tokens; ++t) begin_token(step, t, state);
     for (const auto& tasks : levels) {

@@ -80,7 +80,20 @@ INLINED Vector load(const BFloat16* p) {
   return v;
 }
 INLINED void save(float* p, Vector v) { std::memcpy(p, &v, sizeof v); }
-INLINED Vector splat(float x) { return Vector{} + x; }
+INLINED Vector splat(float x) {  // one broadcast; of the same with floats GCC makes additions or insertions
+  int32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  const IntVector copies = IntVector{} + bits;
+  Vector v;
+  std::memcpy(&v, &copies, sizeof v);
+  return v;
+}
+INLINED bool any(IntVector mask) {
+  typedef int64_t Wide __attribute__((vector_size(32)));
+  Wide wide;
+  std::memcpy(&wide, &mask, sizeof wide);
+  return (wide[0] | wide[1] | wide[2] | wide[3]) != 0;
+}
 INLINED Vector larger(Vector a, Vector b) { return a > b ? a : b; }
 
 // 2^n * p(r) for x = n log 2 + r, the polynomial of Cephes' expf.
