@@ -256,21 +256,21 @@ def show(summary: dict[str, dict]) -> str:
 
 
 def plot(summary: dict[str, dict], file: Path) -> None:
-    """Pass@1 against tokens a path, with intervals."""
+    """Pass@1 of every arm with its interval, and the tokens it took, everything after the prompt counted."""
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         return
-    figure = Figure(figsize=(7, 4.2))
+    rows = sorted(summary.items(), key=lambda item: item[1]["pass_at_1"]["mean"])
+    means, low, high = (100 * np.array([row["pass_at_1"][key] for _, row in rows]) for key in ("mean", "low", "high"))
+    figure = Figure(figsize=(7, 0.8 + 0.28 * len(rows)))
     axes = figure.add_subplot()
-    for arm, row in summary.items():
-        one = row["pass_at_1"]
-        axes.errorbar(row["tokens_per_path"], 100 * one["mean"], fmt="o", capsize=3,
-                      yerr=[[100 * (one["mean"] - one["low"])], [100 * (one["high"] - one["mean"])]])
-        axes.annotate(arm, (row["tokens_per_path"], 100 * one["mean"]), xytext=(6, 4), textcoords="offset points")
-    axes.set_xlabel("tokens a path, everything after the prompt")
-    axes.set_ylabel("Pass@1 (%)")
-    axes.grid(alpha=0.3)
+    bars = axes.barh([arm for arm, _ in rows], means, xerr=[means - low, high - means], capsize=3)
+    labels = [f"{mean:.1f}, {row['tokens_per_path']:.0f} tokens" for mean, (_, row) in zip(means, rows, strict=True)]
+    axes.bar_label(bars, labels, padding=6, fontsize=8)
+    axes.set_xlabel("Pass@1 (%), tokens a path")
+    axes.set_xlim(0, 125)
+    axes.set_xticks(range(0, 101, 20))
     figure.savefig(file, dpi=130, bbox_inches="tight")
 
 
