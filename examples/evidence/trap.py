@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="+", choices=("bad", "good"), default=("bad", "good"))
     parser.add_argument("--fraction", type=float, default=0.15)
-    parser.add_argument("--temperature", type=float, default=0.6, help="the paper's, as is --top-p")
+    parser.add_argument("--temperature", type=float, default=0.6, help="the paper's, as is --top-p; its top-k of 40 is left out")
     parser.add_argument("--top-p", type=float, default=0.95)
     options = parser.parse_args()
     settings, mazes = settings_of(options)
