@@ -161,8 +161,12 @@ LINEAR = [(torch.float32, "float32"), (torch.bfloat16, "bfloat16"), (torch.bfloa
 @settings(max_examples=60)
 @given(rows=st.integers(1, 40), depth=st.integers(1, 90), columns=st.lists(st.integers(1, 40), min_size=1, max_size=3),
        bias=st.booleans(), strided=st.booleans(), threads=st.integers(1, 3))
+@example(rows=9, depth=1405, columns=[21], bias=True, strided=False, threads=1)
+@example(rows=200, depth=1284, columns=[16, 7], bias=False, strided=True, threads=2)
+@example(rows=32, depth=1536, columns=[50], bias=True, strided=False, threads=2)
 def test_linear_is_a_matrix_product(dtype, kernel, rows, depth, columns, bias, strided, threads):
-    """Would catch: edges of blocks, tails of the sum, a bias of another matrix, two threads in one scratch buffer."""
+    """Would catch: edges of blocks, tails of the sum, sums made in several runs, a bias of another matrix, two threads in one
+    scratch buffer."""
     generator = torch.Generator().manual_seed(rows * 1000 + depth)
 
     def normal(*shape):
@@ -184,13 +188,14 @@ def test_linear_is_a_matrix_product(dtype, kernel, rows, depth, columns, bias, s
         assert (error <= depth * 2**-24 * scale + (2**-8 * exact.abs() if dtype == torch.bfloat16 else 0)).all()
 
 
+@pytest.mark.parametrize("depth", [203, 1403])
 @pytest.mark.parametrize(("dtype", "kernel"), LINEAR)
-def test_a_row_is_multiplied_alike_alone_and_in_a_batch(dtype, kernel):
+def test_a_row_is_multiplied_alike_alone_and_in_a_batch(dtype, kernel, depth):
     """Would catch: sums whose order depends on the batch, which would make a path's tokens depend on other paths."""
     kernel = getattr(cpu.library(), f"leapgen_linear_{kernel}")
-    x, weight = torch.randn(50, 203).to(dtype), torch.randn(67, 203).to(dtype)
+    x, weight = torch.randn(120, depth).to(dtype), torch.randn(67, depth).to(dtype)
     together = cpu.linear(x, [weight], [None], kernel)[0]
-    for rows in (1, 2, 3, 4, 8, 9, 10, 33):
+    for rows in (1, 2, 3, 4, 8, 9, 10, 33, 97):
         assert torch.equal(cpu.linear(x[:rows], [weight], [None], kernel)[0], together[:rows])
     assert torch.equal(cpu.linear(x[7:8], [weight], [None], kernel)[0], together[7:8])
 

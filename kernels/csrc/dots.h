@@ -61,15 +61,27 @@ INLINED void widen(const W* row, int64_t depth, float* out) {
   }
 }
 
+// A part of long sums. What their lanes have come to is kept between the parts: [rows, kColumns, kLanes].
+struct Run {
+  float* sums = nullptr;
+  bool first = true, last = true;
+
+  Run after(int64_t rows) const { return {sums + rows * kColumns * kLanes, first, last}; }
+};
+
 // dots[r * kColumns + c] = left row r . right row c, for R rows and kColumns columns. The left side is floats in the
 // steps' order; depth is a multiple of the step width. On the way, kColumns * depth elements at each of the F places in
 // `next` are asked for, so that the memory system brings what comes next while this computes.
 template <typename W, int R, int F, typename N = W>
 INLINED void dot_block(const float* left, int64_t left_stride, const W* const* right, int64_t depth,
-                       const N* const* next, float* dots) {
+                       const N* const* next, float* dots, Run run = {}) {
   constexpr int64_t width = Steps<W>::width, line = 64 / sizeof(N);
   constexpr int parts = width / kLanes;
   Vector sums[R * kColumns] = {};
+  if (!run.first) {
+#pragma GCC unroll 12
+    for (int i = 0; i < R * kColumns; ++i) sums[i] = load(run.sums + i * kLanes);
+  }
   for (int64_t d = 0; d < depth; d += width) {
 #pragma GCC unroll 2
     for (int f = 0; f < F; ++f) {
@@ -85,6 +97,11 @@ INLINED void dot_block(const float* left, int64_t left_stride, const W* const* r
         for (int r = 0; r < R; ++r) sums[r * kColumns + c] += part * load(left + r * left_stride + d + p * kLanes);
       }
     }
+  }
+  if (!run.last) {
+#pragma GCC unroll 12
+    for (int i = 0; i < R * kColumns; ++i) save(run.sums + i * kLanes, sums[i]);
+    return;
   }
   if (R >= 2) save(dots, sums_of(sums));
   if (R % 2) save(dots + (R - 1) * kColumns, sums_of_four(sums + (R - 1) * kColumns));

@@ -12,10 +12,12 @@
 namespace leapgen {
 namespace {
 
-constexpr int64_t kCacheFloats = 48 * 1024;  // of x kept in the second-level cache while rows of W pass by
-constexpr int64_t kDots = 96;                // rows of x whose dot products with some rows of W are held at a time
+constexpr int64_t kCacheFloats = 52 * 1024;  // of x kept in the second-level cache while rows of W pass by
+constexpr int64_t kHeld = 96;                // rows of x whose dot products with some rows of W are held at a time
+constexpr int64_t kTogether = 4 * kColumns;  // columns of y that are stored at a time
 constexpr int64_t kMany = 4;                 // blocks of dot products that share one set of rows of W
 constexpr int64_t kWiden = 9;                // from this many rows of x on, bfloat16 rows of W are widened once for all
+constexpr int64_t kRun = 640;                // elements of kColumns rows of W, as floats, that the first-level cache holds
 
 template <typename T>
 struct Job {
@@ -33,84 +35,96 @@ FOR_EVERY_CPU void arrange(const Job<T>& job, int64_t whole, float* out) {
   for (int64_t r = 0; r < job.rows; ++r) widen(job.x + r * job.x_stride, whole, out + r * whole);
 }
 
-// dots[r * kColumns + c] = x row r . W row c for all of `rows` rows of x. The next rows of W are asked for meanwhile: by the
-// first of a few blocks of dot products as it goes along, or a share before each of many, for only some twenty requests can
-// be under way at once. A function of its own, so that the compiler has all registers for the inner loop.
+// dots[r * kColumns + c] = x row r . W row c for all of `rows` rows of x, or a run's part of it. The next rows of W are asked
+// for meanwhile: by the first of a few blocks of dot products as it goes along, or a share before each of many, for only
+// some twenty requests can be under way at once. A function of its own, so that the compiler has all registers for the inner
+// loop.
 template <typename W, typename N>
 FOR_EVERY_CPU void dots_of(int64_t rows, const float* x, int64_t x_stride, const W* const* w, int64_t depth, const N* next,
-                           float* dots) {
+                           Run run, float* dots) {
   const int64_t blocks = (rows + kRows - 1) / kRows, bytes = kColumns * depth * sizeof(N);
   const int64_t share = blocks < kMany ? 0 : (bytes / blocks + 63) / 64;
   const char* ahead = reinterpret_cast<const char*>(next);
   int64_t row = 0;
   if (!share) {
-    if (rows >= 3) {
-      dot_block<W, 3, 1>(x, x_stride, w, depth, &next, dots);
-      row = 3;
-    } else if (rows == 2) {
-      dot_block<W, 2, 1>(x, x_stride, w, depth, &next, dots);
-      return;
-    } else {
-      dot_block<W, 1, 1>(x, x_stride, w, depth, &next, dots);
-      return;
-    }
+    if (rows == 1) return dot_block<W, 1, 1>(x, x_stride, w, depth, &next, dots, run);
+    if (rows == 2) return dot_block<W, 2, 1>(x, x_stride, w, depth, &next, dots, run);
+    dot_block<W, 3, 1>(x, x_stride, w, depth, &next, dots, run.after(row));
+    row = kRows;
   }
   for (; row + kRows <= rows; row += kRows) {
     for (int64_t line = 0; line < share; ++line, ahead += 64) __builtin_prefetch(ahead, 0, 2);
-    dot_block<W, 3, 0>(x + row * x_stride, x_stride, w, depth, &next, dots + row * kColumns);
+    dot_block<W, 3, 0>(x + row * x_stride, x_stride, w, depth, &next, dots + row * kColumns, run.after(row));
   }
   if (rows - row == 2) {
-    dot_block<W, 2, 0>(x + row * x_stride, x_stride, w, depth, &next, dots + row * kColumns);
+    dot_block<W, 2, 0>(x + row * x_stride, x_stride, w, depth, &next, dots + row * kColumns, run.after(row));
   } else if (rows - row == 1) {
-    dot_block<W, 1, 0>(x + row * x_stride, x_stride, w, depth, &next, dots + row * kColumns);
+    dot_block<W, 1, 0>(x + row * x_stride, x_stride, w, depth, &next, dots + row * kColumns, run.after(row));
   }
 }
 
-// Columns first .. last - 1 of matrix i, all rows. `wide` is room for kColumns rows of floats.
+// What remains to be done to the dot products of `rows` rows of x with `width` rows of W: the end of the sum, the bias,
+// storing. They lie as dots_of made them, those with the next kColumns rows of W kHeld * kColumns further on.
+template <typename T>
+FOR_EVERY_CPU void finish(const Job<T>& job, int64_t whole, int64_t row, int64_t rows, int64_t i, int64_t column,
+                          int64_t width, const float* dots) {
+  const T *w = job.w[i] + column * job.depth, *bias = job.bias[i] ? job.bias[i] + column : nullptr;
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* dot = dots + r * kColumns;
+    T* y = job.y[i] + (row + r) * job.columns[i] + column;
+    if (width == kTogether && whole == job.depth) {
+#pragma GCC unroll 2
+      for (int64_t c = 0; c < kTogether; c += kLanes) {
+        const Quad low = load_quad(dot + c * kHeld), high = load_quad(dot + (c + kColumns) * kHeld);
+        const Vector sums = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
+        save(y + c, bias ? sums + load(bias + c) : sums);
+      }
+      continue;
+    }
+    const T* tail = job.x + (row + r) * job.x_stride;
+    for (int64_t c = 0; c < width; ++c) {
+      float sum = dot[c / kColumns * kColumns * kHeld + c % kColumns];
+      for (int64_t d = whole; d < job.depth; ++d) sum += to_float(tail[d]) * to_float(w[c * job.depth + d]);
+      from_float(bias ? sum + to_float(bias[c]) : sum, y + c);
+    }
+  }
+}
+
+// Columns first .. last - 1 of matrix i, all rows. `wide` is room for kColumns times kRun floats.
 template <typename T>
 FOR_EVERY_CPU void multiply(const Job<T>& job, const float* x, int64_t x_stride, int64_t i, int64_t first, int64_t last,
                             float* wide) {
-  const int64_t whole = job.depth / Steps<T>::width * Steps<T>::width, columns = job.columns[i];
-  const int64_t block = std::max<int64_t>(kCacheFloats / (job.depth * kRows) * kRows, kRows);
-  const bool widened = Steps<T>::width != kLanes && job.rows >= kWiden;
-  const float* wide_rows[kColumns];
-  for (int64_t c = 0; c < kColumns; ++c) wide_rows[c] = wide + c * whole;
-  for (int64_t block_start = 0; block_start < job.rows; block_start += block) {
-    const int64_t block_end = std::min(block_start + block, job.rows);
-    for (int64_t column = first; column < last; column += kColumns) {
-      const T* w[kColumns];
-      for (int64_t c = 0; c < kColumns; ++c) w[c] = job.w[i] + std::min(column + c, last - 1) * job.depth;
-      if (widened) {
-        for (int64_t c = 0; c < kColumns; ++c) widen(w[c], whole, wide + c * whole);
-      }
-      const T* next = job.w[i] + std::max<int64_t>(std::min(column + kColumns, columns - kColumns), 0) * job.depth;
-      for (int64_t row = block_start; row < block_end; row += kDots) {
-        const int64_t count = std::min(kDots, block_end - row);
-        const float* rows = x + row * x_stride;
-        alignas(64) float dots[kDots * kColumns];
-        if (widened) {
-          dots_of(count, rows, x_stride, wide_rows, whole, next, dots);
-        } else {
-          dots_of(count, rows, x_stride, w, whole, next, dots);
-        }
-        const int64_t width = std::min(kColumns, last - column);
-        for (int64_t r = 0; r < count; ++r) {
-          float* dot = dots + r * kColumns;
-          T* y = job.y[i] + (row + r) * columns + column;
-          const T* tail = job.x + (row + r) * job.x_stride;
-          for (int64_t d = whole; d < job.depth; ++d) {
-            for (int64_t c = 0; c < width; ++c) dot[c] += to_float(tail[d]) * to_float(w[c][d]);
+  const int64_t whole = job.depth / Steps<T>::width * Steps<T>::width;
+  const bool many = job.rows >= kWiden, widened = many && Steps<T>::width != kLanes;
+  const int64_t most = std::clamp(kCacheFloats / std::max<int64_t>(whole, 1), kWiden, kHeld);
+  const int64_t passes = (job.rows + most - 1) / most, pass = (job.rows + passes - 1) / passes;
+  const int64_t runs = many ? std::max<int64_t>((whole + kRun - 1) / kRun, 1) : 1;
+  const int64_t length = round_to_steps<T>((whole + runs - 1) / runs);
+  alignas(64) float dots[kTogether * kHeld], sums[kHeld * kColumns * kLanes];
+  for (int64_t row = 0; row < job.rows; row += pass) {
+    const int64_t rows = std::min(pass, job.rows - row);
+    for (int64_t column = first; column < last; column += kTogether) {
+      const int64_t width = std::min(kTogether, last - column);
+      for (int64_t some = 0; some < width; some += kColumns) {
+        const int64_t after = std::min(column + some + kColumns, job.columns[i] - kColumns);
+        for (int64_t run = 0; run < runs; ++run) {
+          const int64_t start = run * length, depth = std::min(length, whole - start);
+          const T *w[kColumns], *next = job.w[i] + std::max<int64_t>(after, 0) * job.depth + start * kColumns;
+          const float *left = x + row * x_stride + start, *right[kColumns];
+          for (int64_t c = 0; c < kColumns; ++c) {
+            w[c] = job.w[i] + std::min(column + some + c, last - 1) * job.depth + start;
+            right[c] = wide + c * length;
+            if (widened) widen(w[c], depth, wide + c * length);
           }
-          if (job.bias[i]) {
-            for (int64_t c = 0; c < width; ++c) dot[c] += to_float(job.bias[i][column + c]);
-          }
-          if (width == kColumns) {
-            save(y, load_quad(dot));
+          const Run part{sums, run == 0, run + 1 == runs};
+          if (widened) {
+            dots_of(rows, left, x_stride, right, depth, next, part, dots + some * kHeld);
           } else {
-            for (int64_t c = 0; c < width; ++c) from_float(dot[c], y + c);
+            dots_of(rows, left, x_stride, w, depth, next, part, dots + some * kHeld);
           }
         }
       }
+      finish(job, whole, row, rows, i, column, width, dots);
     }
   }
 }
@@ -137,7 +151,7 @@ void linear(const Job<T>& job, int threads) {
 #pragma omp parallel num_threads(threads)
   {
     thread_local Scratch<float> wide;
-    if (!in_place && static_cast<int64_t>(wide.size()) < kColumns * whole) wide.resize(kColumns * whole);
+    if (!in_place && wide.empty()) wide.resize(kColumns * kRun);
 #pragma omp for schedule(dynamic)
     for (int64_t chunk = 0; chunk < starts[job.weights]; ++chunk) {
       int64_t i = 0;
