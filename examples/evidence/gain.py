@@ -77,6 +77,7 @@ class Settings:
     budget: int = 216
     paths: int = 16
     peers: int = 4
+    sampling: dict = field(default_factory=dict)  # fields of SamplingConfig; the rest is the model's own (temperature 1)
 
     def changes(self) -> dict:
         """What differs from LeaP's defaults."""
@@ -97,11 +98,14 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--interval", type=int, default=Settings.interval)
     parser.add_argument("--budget", type=int, default=Settings.budget)
     parser.add_argument("--peers", type=int, default=Settings.peers)
+    parser.add_argument("--temperature", type=float, default=None, help="the model's own, 1, if not given; the paper's: 0.6")
+    parser.add_argument("--top-p", type=float, default=None, help="likewise; the paper's: 0.95")
     parser.add_argument("--output", type=Path, default=Path("evidence"))
 
 
 def settings_of(options: argparse.Namespace) -> tuple[Settings, list[Maze]]:
-    settings = Settings(Shape(*options.shape), options.interval, options.budget, options.paths, options.peers)
+    sampling = {name: getattr(options, name) for name in ("temperature", "top_p") if getattr(options, name) is not None}
+    settings = Settings(Shape(*options.shape), options.interval, options.budget, options.paths, options.peers, sampling)
     return settings, [make_maze(f"held-out/{options.first + i}", settings.shape) for i in range(options.problems)]
 
 
@@ -152,7 +156,7 @@ def run_arm(generator: LeapGenerator, arm: Arm, mazes: list[Maze], settings: Set
         group = type("OthersSummaries", (Strangers,), {"bank": bank})
     generator.group_class = group
     try:
-        outputs = run(generator, mazes, settings.leap(arm.leap, arm.longer), settings.paths, seed)
+        outputs = run(generator, mazes, settings.leap(arm.leap, arm.longer), settings.paths, seed, **settings.sampling)
     finally:
         generator.group_class = Group
     if arm == ARMS["leap"]:

@@ -31,26 +31,24 @@ INTERVAL, BUDGET = 48, 384  # room to turn back in; looked for on mazes 0 to 49 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_settings(parser)
-    parser.set_defaults(interval=INTERVAL, budget=BUDGET)
+    parser.set_defaults(interval=INTERVAL, budget=BUDGET, temperature=0.6, top_p=0.95)  # the paper's; its top-k is left out
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="+", choices=("bad", "good"), default=("bad", "good"))
     parser.add_argument("--fraction", type=float, default=0.15)
-    parser.add_argument("--temperature", type=float, default=0.6, help="the paper's, as is --top-p; its top-k of 40 is left out")
-    parser.add_argument("--top-p", type=float, default=0.95)
     options = parser.parse_args()
     settings, mazes = settings_of(options)
-    sampling = {"temperature": options.temperature, "top_p": options.top_p}
-    claim(options.output, settings, options, fraction=options.fraction, **sampling)
+    claim(options.output, settings, options, fraction=options.fraction)
     generator = load(options.model)
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         file = options.output / f"trap-{seed}.json"
         if not file.exists():
-            save_json(one_seed(generator, mazes, settings, seed, options.fraction, options.kinds, sampling), file)
+            save_json(one_seed(generator, mazes, settings, seed, options.fraction, options.kinds), file)
             print(file, flush=True)
     runs = [json.loads(file.read_text()) for file in sorted(options.output.glob("trap-[0-9]*.json"))]
     summary = compare(runs)
-    save_json({"settings": {**vars(settings), "shape": vars(settings.shape), "problems": len(mazes), **sampling},
-               "seeds": len(runs), "beginnings": [run["tokens"] for run in runs], "summary": summary}, options.output / "trap.json")
+    described = {**vars(settings), "shape": vars(settings.shape), "problems": len(mazes)}
+    save_json({"settings": described, "seeds": len(runs), "beginnings": [run["tokens"] for run in runs], "summary": summary},
+              options.output / "trap.json")
     plot(summary, options.output / "trap.png")
     print(f"{settings.paths} paths, {len(runs)} seeds; {[len(run['rates']['free, alone']) for run in runs]} problems with "
           f"right and wrong answers, beginnings of {[run['tokens'] for run in runs]} tokens")
@@ -61,10 +59,10 @@ def main() -> None:
 
 
 def one_seed(generator: LeapGenerator, mazes: list[Maze], settings: Settings, seed: int, fraction: float,
-             kinds: Sequence[str], sampling: dict[str, float]) -> dict:
+             kinds: Sequence[str]) -> dict:
     """Pass@1 by problem, for every way to run it; and how many tokens a beginning has."""
     rng = random.Random(seed)
-    free = run(generator, mazes, settings.leap(ALONE), settings.paths, seed, **sampling)
+    free = run(generator, mazes, settings.leap(ALONE), settings.paths, seed, **settings.sampling)
     keep = round(fraction * float(np.mean([path.count("own", "answer") for output in free for path in output.paths])))
     begun = {"bad": [], "good": []}  # by problem: the beginnings there are to draw from
     for maze, output in zip(mazes, free, strict=True):
@@ -80,12 +78,12 @@ def one_seed(generator: LeapGenerator, mazes: list[Maze], settings: Settings, se
     ways = {"alone": settings.leap(ALONE), "with peers": settings.leap()}
     found = {"free, alone": rates([free[i] for i in mixed]),
              "free, with peers": rates(run(generator, [mazes[i] for i in mixed], ways["with peers"], settings.paths, seed,
-                                           **sampling))}
+                                           **settings.sampling))}
     for kind in kinds:
         drawn = [rng.choice(begun[kind][i]) for i in mixed]
         for name, leap in ways.items():
             found[f"{kind} beginning, {name}"] = rates(run(generator, [mazes[i] for i in mixed], leap, settings.paths, seed,
-                                                           drawn, **sampling))
+                                                           drawn, **settings.sampling))
     return {"tokens": keep, "rates": found}
 
 

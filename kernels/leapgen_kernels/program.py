@@ -293,17 +293,19 @@ class Program:
             inputs: [..., tokens, width] or [width] each, as the program was written for.
         """
         tokens = inputs[self._lead].shape[-2]
-        if any(inputs[i].numel() != tokens * width for i, width in self._widths):
-            raise ValueError("inputs of other shapes than the layer's program was written for")
+        for i, width in self._widths:
+            if inputs[i].numel() != tokens * width:
+                raise ValueError("inputs of other shapes than the layer's program was written for")
         output = torch.empty((1, tokens, self.width), dtype=self.dtype)
-        inputs = [x if x.is_contiguous() else x.contiguous() for x in inputs]
+        if not all(map(Tensor.is_contiguous, inputs)):
+            inputs = tuple(x.contiguous() for x in inputs)
         size = self.row_bytes * tokens
         workspace = getattr(self._kept, "workspace", None)
         if workspace is None or workspace.numel() < size:
             workspace = torch.empty(size, dtype=torch.uint8)
             if size <= _KEPT_BYTES:
                 self._kept.workspace = workspace
-        cpu.run_layer(self._address, self._pointers(*[x.data_ptr() for x in inputs], output.data_ptr()),
+        cpu.run_layer(self._address, self._pointers(*map(Tensor.data_ptr, inputs), output.data_ptr()),
                       workspace.data_ptr(), tokens, self.dtype)
         return output
 
