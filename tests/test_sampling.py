@@ -209,6 +209,23 @@ def test_a_row_draws_the_same_alone_and_in_a_batch(dtype):
     assert len(set(together.tokens)) > 20, "the rows agree by chance: the test could not fail"
 
 
+def test_equal_settings_are_drawn_in_one_pass_whosever_they_are(monkeypatch):
+    """Would catch: a pass over the logits for every sequence that was given settings of its own, some thirty times as slow."""
+    passes = []
+
+    def counted(scores, config, uniform):
+        passes.append(len(scores))
+        return draw(scores, config, uniform)
+
+    monkeypatch.setattr(sampling, "draw", counted)
+    monkeypatch.setattr(sampling, "_drawn_by_kernel", lambda *_: None)
+    who = [sequence(SamplingConfig(temperature=0.5 + i % 2), path=i) for i in range(7)]
+    logits = torch.randn(7, 90, generator=torch.Generator().manual_seed(0))
+    tokens = sample(logits, [1] * 7, who).tokens
+    assert passes == [4, 3]
+    assert tokens == [sample(logits[i : i + 1], [1], [one]).tokens[0] for i, one in enumerate(who)]
+
+
 def test_tied_tokens_are_drawn_alike_alone_and_beside_a_row_with_many_ties():
     """Would catch: a neighbour whose ties exceed the slack changes the order in which this row's ties are laid out.
 

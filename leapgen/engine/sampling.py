@@ -99,7 +99,14 @@ def _rows_by_config(sequences: Rows[Sequence]) -> list[tuple[SamplingConfig, lis
     groups: dict[int, tuple[SamplingConfig, list[int]]] = {}
     for row, sequence in enumerate(sequences):
         groups.setdefault(id(sequence.sampling), (sequence.sampling, []))[1].append(row)
-    return list(groups.values())
+    merged: list[tuple[SamplingConfig, list[int]]] = []
+    for config, rows in groups.values():  # each sequence may have been given an object of its own
+        same = next((known for other, known in merged if other == config), None)
+        if same is None:
+            merged.append((config, rows))
+        else:
+            same += rows
+    return merged
 
 
 def _processed(scores: Tensor, config: SamplingConfig, lengths: list[int], sequences: list[Sequence]) -> Tensor:
