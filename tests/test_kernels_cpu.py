@@ -165,7 +165,7 @@ LINEAR = [(torch.float32, "float32"), (torch.bfloat16, "bfloat16"), (torch.bfloa
 @example(rows=200, depth=1284, columns=[16, 7], bias=False, strided=True, threads=2)
 @example(rows=32, depth=1536, columns=[50], bias=True, strided=False, threads=2)
 def test_linear_is_a_matrix_product(dtype, kernel, rows, depth, columns, bias, strided, threads):
-    """Would catch: edges of blocks, tails and runs of the sum, a bias of another matrix, two threads in one scratch buffer."""
+    """Would catch: edges of blocks, tails and runs of the sum, biases mixed up, two threads in one scratch buffer."""
     generator = torch.Generator().manual_seed(rows * 1000 + depth)
 
     def normal(*shape):

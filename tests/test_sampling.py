@@ -210,7 +210,7 @@ def test_a_row_draws_the_same_alone_and_in_a_batch(dtype):
 
 
 def test_equal_settings_are_drawn_in_one_pass_whosever_they_are(monkeypatch):
-    """Would catch: a pass over the logits for every sequence that was given settings of its own, some thirty times as slow."""
+    """Would catch: a pass over the logits for every sequence that was given settings of its own: thirty times as slow."""
     passes = []
 
     def counted(scores, config, uniform):

@@ -4,7 +4,8 @@
     python examples/evidence/gain.py --model maze --interval 64 --budget 192 --arms leap plain-prompt leap-t sft \\
         --leap-t runs/leap-t/leap/bundled --sft runs/leap-t/plain/bundled
 
-The problems are none of the held-out ones. What is there already is not done again, so an interrupted run is gone on with.
+The problems are none of the held-out ones; responses are sampled at the paper's temperature, 0.6, and top-p, 0.95. What is
+there already is not done again, so an interrupted run is gone on with.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from leapgen.models import save_bundled
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="maze", help="teacher and student")
-    parser.add_argument("--problems", type=int, default=640)
+    parser.add_argument("--problems", type=int, default=320)
     parser.add_argument("--interval", type=int, default=64)
     parser.add_argument("--budget", type=int, default=192)
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--temperature", type=float, default=0.6)
+    parser.add_argument("--top-p", type=float, default=0.95)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("runs/leap-t"))
     options = parser.parse_args()
