@@ -187,6 +187,13 @@ def test_linear_is_a_matrix_product(dtype, kernel, rows, depth, columns, bias, s
         assert (error <= depth * 2**-24 * scale + (2**-8 * exact.abs() if dtype == torch.bfloat16 else 0)).all()
 
 
+@pytest.mark.parametrize(("dtype", "kernel"), LINEAR)
+def test_no_rows_are_multiplied_to_none(dtype, kernel):
+    """Would catch: a division by the number of passes over the rows."""
+    kernel = getattr(cpu.library(), f"leapgen_linear_{kernel}")
+    assert cpu.linear(torch.empty(1, 0, 30, dtype=dtype), [torch.ones(5, 30, dtype=dtype)], [None], kernel)[0].shape == (1, 0, 5)
+
+
 @pytest.mark.parametrize("depth", [203, 1403])
 @pytest.mark.parametrize(("dtype", "kernel"), LINEAR)
 def test_a_row_is_multiplied_alike_alone_and_in_a_batch(dtype, kernel, depth):

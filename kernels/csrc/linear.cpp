@@ -97,7 +97,7 @@ FOR_EVERY_CPU void multiply(const Job<T>& job, const float* x, int64_t x_stride,
   const int64_t whole = job.depth / Steps<T>::width * Steps<T>::width;
   const bool many = job.rows >= kWiden, widened = many && Steps<T>::width != kLanes;
   const int64_t most = std::clamp(kCacheFloats / std::max<int64_t>(whole, 1), kWiden, kHeld);
-  const int64_t passes = (job.rows + most - 1) / most, pass = (job.rows + passes - 1) / passes;
+  const int64_t passes = std::max<int64_t>((job.rows + most - 1) / most, 1), pass = (job.rows + passes - 1) / passes;
   const int64_t runs = many ? std::max<int64_t>((whole + kRun - 1) / kRun, 1) : 1;
   const int64_t length = round_to_steps<T>((whole + runs - 1) / runs);
   alignas(64) float dots[kTogether * kHeld], sums[kHeld * kColumns * kLanes];
