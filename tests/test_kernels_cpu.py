@@ -191,7 +191,8 @@ def test_linear_is_a_matrix_product(dtype, kernel, rows, depth, columns, bias, s
 def test_no_rows_are_multiplied_to_none(dtype, kernel):
     """Would catch: a division by the number of passes over the rows."""
     kernel = getattr(cpu.library(), f"leapgen_linear_{kernel}")
-    assert cpu.linear(torch.empty(1, 0, 30, dtype=dtype), [torch.ones(5, 30, dtype=dtype)], [None], kernel)[0].shape == (1, 0, 5)
+    nothing, weight = torch.empty(1, 0, 30, dtype=dtype), torch.ones(5, 30, dtype=dtype)
+    assert cpu.linear(nothing, [weight], [None], kernel)[0].shape == (1, 0, 5)
 
 
 @pytest.mark.parametrize("depth", [203, 1403])
