@@ -1,5 +1,7 @@
 """The sampler against transformers' own logits processors, and its promises to each row."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -224,6 +226,23 @@ def test_equal_settings_are_drawn_in_one_pass_whosever_they_are(monkeypatch):
     tokens = sample(logits, [1] * 7, who).tokens
     assert passes == [4, 3]
     assert tokens == [sample(logits[i : i + 1], [1], [one]).tokens[0] for i, one in enumerate(who)]
+
+
+def test_processors_that_are_equal_are_each_called_for_their_own_sequence():
+    """Would catch: settings taken for the same because their processors compare equal, one's state fed by another's row."""
+    @dataclass
+    class Counter:
+        calls: int = 0
+
+        def __call__(self, input_ids, scores):
+            self.calls += 1
+            return scores
+
+    counters = [Counter(), Counter()]
+    who = [sequence(SamplingConfig(logits_processors=(counter,)), path=i) for i, counter in enumerate(counters)]
+    assert who[0].sampling == who[1].sampling
+    sample(torch.zeros(2, 90), [1, 1], who)
+    assert [counter.calls for counter in counters] == [1, 1]
 
 
 def test_tied_tokens_are_drawn_alike_alone_and_beside_a_row_with_many_ties():

@@ -113,8 +113,7 @@ FOR_EVERY_CPU void multiply(const Job<T>& job, const float* x, int64_t x_stride,
           const float *left = x + row * x_stride + start, *right[kColumns];
           for (int64_t c = 0; c < kColumns; ++c) {
             w[c] = job.w[i] + std::min(column + some + c, last - 1) * job.depth + start;
-            right[c] = wide + c * length;
-            if (widened) widen(w[c], depth, wide + c * length);
+            if (widened) widen(w[c], depth, wide + c * length), right[c] = wide + c * length;
           }
           const Run part{sums, run == 0, run + 1 == runs};
           if (widened) {

@@ -100,8 +100,8 @@ def _rows_by_config(sequences: Rows[Sequence]) -> list[tuple[SamplingConfig, lis
     for row, sequence in enumerate(sequences):
         groups.setdefault(id(sequence.sampling), (sequence.sampling, []))[1].append(row)
     merged: list[tuple[SamplingConfig, list[int]]] = []
-    for config, rows in groups.values():  # each sequence may have been given an object of its own
-        same = next((known for other, known in merged if other == config), None)
+    for config, rows in groups.values():  # equal ones, too, but for processors: those may keep something of their sequence
+        same = None if config.logits_processors else next((known for other, known in merged if other == config), None)
         if same is None:
             merged.append((config, rows))
         else:
