@@ -17,6 +17,7 @@ constexpr int64_t kHeld = 96;                // rows of x whose dot products wit
 constexpr int64_t kTogether = 4 * kColumns;  // columns of y that are stored at a time
 constexpr int64_t kMany = 4;                 // blocks of dot products that share one set of rows of W
 constexpr int64_t kWiden = 9;                // from this many rows of x on, bfloat16 rows of W are widened once for all
+constexpr int64_t kLongest = 512;            // columns a task has at most
 constexpr int64_t kRun = 640;                // elements of kColumns rows of W, as floats, that the first-level cache holds
 
 template <typename T>
@@ -29,10 +30,15 @@ struct Job {
   int64_t weights, rows, depth, x_stride;
 };
 
-// x as floats in the order the steps take them, columns past `whole` left out.
 template <typename T>
-FOR_EVERY_CPU void arrange(const Job<T>& job, int64_t whole, float* out) {
-  for (int64_t r = 0; r < job.rows; ++r) widen(job.x + r * job.x_stride, whole, out + r * whole);
+INLINED int64_t whole_steps(const Job<T>& job) {
+  return job.depth / Steps<T>::width * Steps<T>::width;
+}
+
+// Some rows of x as floats in the order the steps take them, columns past `whole` left out.
+template <typename T>
+FOR_EVERY_CPU void arrange(const Job<T>& job, int64_t row, int64_t rows, int64_t whole, float* out) {
+  for (int64_t r = 0; r < rows; ++r) widen(job.x + (row + r) * job.x_stride, whole, out + r * whole);
 }
 
 // dots[r * kColumns + c] = x row r . W row c for all of `rows` rows of x, or a run's part of it. The next rows of W are asked
@@ -90,73 +96,72 @@ FOR_EVERY_CPU void finish(const Job<T>& job, int64_t whole, int64_t row, int64_t
   }
 }
 
-// Columns first .. last - 1 of matrix i, all rows. `wide` is room for kColumns times kRun floats.
+// `rows` rows of x from `row` on, which lie arranged at x, times columns first .. last - 1 of matrix i. `wide` is room for
+// kColumns times kRun floats.
 template <typename T>
-FOR_EVERY_CPU void multiply(const Job<T>& job, const float* x, int64_t x_stride, int64_t i, int64_t first, int64_t last,
-                            float* wide) {
-  const int64_t whole = job.depth / Steps<T>::width * Steps<T>::width;
+FOR_EVERY_CPU void multiply(const Job<T>& job, int64_t row, int64_t rows, const float* x, int64_t x_stride, int64_t i,
+                            int64_t first, int64_t last, float* wide) {
+  const int64_t whole = whole_steps(job);
   const bool many = job.rows >= kWiden, widened = many && Steps<T>::width != kLanes;
-  const int64_t most = std::clamp(kCacheFloats / std::max<int64_t>(whole, 1), kWiden, kHeld);
-  const int64_t passes = std::max<int64_t>((job.rows + most - 1) / most, 1), pass = (job.rows + passes - 1) / passes;
   const int64_t runs = many ? std::max<int64_t>((whole + kRun - 1) / kRun, 1) : 1;
   const int64_t length = round_to_steps<T>((whole + runs - 1) / runs);
   alignas(64) float dots[kTogether * kHeld], sums[kHeld * kColumns * kLanes];
-  for (int64_t row = 0; row < job.rows; row += pass) {
-    const int64_t rows = std::min(pass, job.rows - row);
-    for (int64_t column = first; column < last; column += kTogether) {
-      const int64_t width = std::min(kTogether, last - column);
-      for (int64_t some = 0; some < width; some += kColumns) {
-        const int64_t after = std::min(column + some + kColumns, job.columns[i] - kColumns);
-        for (int64_t run = 0; run < runs; ++run) {
-          const int64_t start = run * length, depth = std::min(length, whole - start);
-          const T *w[kColumns], *next = job.w[i] + std::max<int64_t>(after, 0) * job.depth + start * kColumns;
-          const float *left = x + row * x_stride + start, *right[kColumns];
-          for (int64_t c = 0; c < kColumns; ++c) {
-            w[c] = job.w[i] + std::min(column + some + c, last - 1) * job.depth + start;
-            if (widened) widen(w[c], depth, wide + c * length), right[c] = wide + c * length;
-          }
-          const Run part{sums, run == 0, run + 1 == runs};
-          if (widened) {
-            dots_of(rows, left, x_stride, right, depth, next, part, dots + some * kHeld);
-          } else {
-            dots_of(rows, left, x_stride, w, depth, next, part, dots + some * kHeld);
-          }
+  for (int64_t column = first; column < last; column += kTogether) {
+    const int64_t width = std::min(kTogether, last - column);
+    for (int64_t some = 0; some < width; some += kColumns) {
+      const int64_t after = std::min(column + some + kColumns, job.columns[i] - kColumns);
+      for (int64_t run = 0; run < runs; ++run) {
+        const int64_t start = run * length, depth = std::min(length, whole - start);
+        const T *w[kColumns], *next = job.w[i] + std::max<int64_t>(after, 0) * job.depth + start * kColumns;
+        const float* right[kColumns];
+        for (int64_t c = 0; c < kColumns; ++c) {
+          w[c] = job.w[i] + std::min(column + some + c, last - 1) * job.depth + start;
+          if (widened) widen(w[c], depth, wide + c * length), right[c] = wide + c * length;
+        }
+        const Run part{sums, run == 0, run + 1 == runs};
+        if (widened) {
+          dots_of(rows, x + start, x_stride, right, depth, next, part, dots + some * kHeld);
+        } else {
+          dots_of(rows, x + start, x_stride, w, depth, next, part, dots + some * kHeld);
         }
       }
-      finish(job, whole, row, rows, i, column, width, dots);
     }
+    finish(job, whole, row, rows, i, column, width, dots);
   }
 }
 
+// A task is some rows of x, few enough for the second-level cache, times some columns: all rows where they are few, so that
+// every thread has columns to read; all columns where rows are many, so that x is read once.
 template <typename T>
 void linear(const Job<T>& job, int threads) {
-  const int64_t whole = job.depth / Steps<T>::width * Steps<T>::width;
+  const int64_t whole = whole_steps(job);
   const bool in_place = Steps<T>::width == kLanes;  // float32: x is already in the steps' order
-  thread_local Scratch<float> arranged;  // kept, so that no call waits for fresh memory
-  if (!in_place && static_cast<int64_t>(arranged.size()) < job.rows * whole) arranged.resize(job.rows * whole);
-  const float* x = arranged.data();
-  if (in_place) {
-    x = reinterpret_cast<const float*>(job.x);
-  } else {
-    arrange(job, whole, arranged.data());
-  }
-  const int64_t x_stride = in_place ? job.x_stride : whole;
-  // Long runs of rows, so that fetching ahead is seldom in vain; short enough for a slow thread to be helped out.
+  const int64_t most = std::clamp(kCacheFloats / std::max<int64_t>(whole, 1), kWiden, kHeld);
+  const int64_t passes = std::max<int64_t>((job.rows + most - 1) / most, 1), pass = (job.rows + passes - 1) / passes;
+  // Long runs of rows of W, so that fetching ahead is seldom in vain; short enough for a slow thread to be helped out.
   int64_t total = 0;
   for (int64_t i = 0; i < job.weights; ++i) total += job.columns[i];
-  const int64_t chunk_columns = std::clamp<int64_t>(total / (threads * 6) / 16 * 16, 16, 512);
+  const int64_t chunk_columns =
+      std::clamp<int64_t>(total * passes / (threads * 6) / kTogether * kTogether, kTogether, kLongest);
   std::vector<int64_t> starts(job.weights + 1, 0);  // chunks before each matrix
   for (int64_t i = 0; i < job.weights; ++i) starts[i + 1] = starts[i] + (job.columns[i] + chunk_columns - 1) / chunk_columns;
+  const int64_t chunks = starts[job.weights];
 #pragma omp parallel num_threads(threads)
   {
-    thread_local Scratch<float> wide;
+    thread_local Scratch<float> wide, arranged;  // kept, so that no call waits for fresh memory
     if (!in_place && wide.empty()) wide.resize(kColumns * kRun);
+    if (!in_place && static_cast<int64_t>(arranged.size()) < pass * whole) arranged.resize(pass * whole);
+    int64_t here = -1;  // the row whose pass is arranged
 #pragma omp for schedule(dynamic)
-    for (int64_t chunk = 0; chunk < starts[job.weights]; ++chunk) {
+    for (int64_t task = 0; task < passes * chunks; ++task) {
+      const int64_t chunk = task % chunks, row = task / chunks * pass, rows = std::min(pass, job.rows - row);
+      if (!in_place && row != here) arrange(job, row, rows, whole, arranged.data()), here = row;
+      const float* x = in_place ? reinterpret_cast<const float*>(job.x + row * job.x_stride) : arranged.data();
       int64_t i = 0;
       while (chunk >= starts[i + 1]) ++i;
       const int64_t first = (chunk - starts[i]) * chunk_columns;
-      multiply(job, x, x_stride, i, first, std::min(first + chunk_columns, job.columns[i]), wide.data());
+      multiply(job, row, rows, x, in_place ? job.x_stride : whole, i, first,
+               std::min(first + chunk_columns, job.columns[i]), wide.data());
     }
   }
 }
