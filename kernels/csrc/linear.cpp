@@ -137,7 +137,7 @@ void linear(const Job<T>& job, int threads) {
   const int64_t whole = whole_steps(job);
   const bool in_place = Steps<T>::width == kLanes;  // float32: x is already in the steps' order
   const int64_t most = std::clamp(kCacheFloats / std::max<int64_t>(whole, 1), kWiden, kHeld);
-  const int64_t passes = std::max<int64_t>((job.rows + most - 1) / most, 1), pass = (job.rows + passes - 1) / passes;
+  const int64_t passes = (job.rows + most - 1) / most, pass = passes ? (job.rows + passes - 1) / passes : 0;
   // Long runs of rows of W, so that fetching ahead is seldom in vain; short enough for a slow thread to be helped out.
   int64_t total = 0;
   for (int64_t i = 0; i < job.weights; ++i) total += job.columns[i];

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "dots.h"
@@ -15,9 +16,11 @@ namespace leapgen {
 namespace {
 
 constexpr int64_t kTile = 16;       // keys scored together
-constexpr int64_t kQueryBlock = 8;  // query tokens that go through the same keys together
+constexpr int64_t kFewest = 8, kMost = 32;  // query tokens that go through the same keys together
+constexpr int kParts = kTile / kLanes;
 constexpr int64_t kTurn = 12;       // from this many rows on, a tile is laid out anew once for all of them
 constexpr int64_t kHeld = 48;       // rows whose scores of such a tile are held at a time
+constexpr float kLowest = std::numeric_limits<float>::lowest();  // below every score but that of a key that is not seen
 
 // Sequences first .. last - 1 attend to positions start .. end - 1, whose pages they share.
 struct Segment {
@@ -103,7 +106,7 @@ FOR_EVERY_CPU void begin_token(const Step<T>& step, int64_t t, State& state) {
     widen_row(query, step.key_dim, kd, out);
     for (int64_t d = 0; d < kd; d += kLanes) save(out + d, load(out + d) * step.scaling);
     std::memset(state.sums.data() + row * vd, 0, vd * sizeof(float));
-    state.highest[row] = step.sinks ? step.sinks[head] : -INFINITY;
+    state.highest[row] = std::max(step.sinks ? step.sinks[head] : kLowest, kLowest);
     save(state.norms.data() + row * kLanes, Vector{step.sinks ? 1.0f : 0.0f});
   }
 }
@@ -188,34 +191,48 @@ INLINED void mask(float* scores, int64_t count, int64_t hidden, int64_t visible,
 
 // If a row has met a greater score than any before, its weights so far shrink. It seldom has, so that the branch is guessed
 // right, and nothing waits for the greatest of the scores.
-INLINED void raise(const float* scores, float* highest, float* norms, float* sums, int64_t vd) {
+template <int R>
+INLINED bool any_higher(const float* scores, const float* highest) {
   IntVector higher{};
-  for (int64_t t = 0; t < kTile; t += kLanes) higher |= load(scores + t) > splat(*highest);
-  if (!any(higher)) return;
+#pragma GCC unroll 8
+  for (int i = 0; i < R * kParts; ++i) higher |= load(scores + i * kLanes) > splat(highest[i / kParts]);
+  return any(higher);
+}
+
+INLINED void raise(const float* scores, float* highest, float* norms, float* sums, int64_t vd) {
   Vector tops = load(scores);
   for (int64_t t = kLanes; t < kTile; t += kLanes) tops = larger(tops, load(scores + t));
   tops = larger(tops, __builtin_shufflevector(tops, tops, 4, 5, 6, 7, 0, 1, 2, 3));
   tops = larger(tops, __builtin_shufflevector(tops, tops, 2, 3, 0, 1, 6, 7, 4, 5));
   tops = larger(tops, __builtin_shufflevector(tops, tops, 1, 0, 3, 2, 5, 4, 7, 6));
-  const float top = std::max(*highest, tops[0]), shrink = exp_negative(splat(*highest - top))[0];
-  save(norms, load(norms) * shrink);
-  for (int64_t d = 0; d < vd; d += kLanes) save(sums + d, load(sums + d) * shrink);
+  const float top = std::max(*highest, tops[0]);
+  Vector shrink[1] = {splat(*highest - top)};
+  exp_negative<1>(shrink);
+  save(norms, load(norms) * shrink[0]);
+  for (int64_t d = 0; d < vd; d += kLanes) save(sums + d, load(sums + d) * shrink[0]);
   *highest = top;
 }
 
-// Scores become weights, which are added to norms.
-INLINED void weigh(int64_t rows, const float* highest, float* scores, float* norms) {
-#pragma GCC unroll 1
-  for (int64_t r = 0; r < rows; ++r) {
-    const Vector top = splat(highest[r]);
+// Scores of R rows become weights, which are added to norms.
+template <int R>
+INLINED void weigh(float* scores, float* highest, float* norms, float* sums, int64_t vd) {
+  if (any_higher<R>(scores, highest)) {
+    for (int r = 0; r < R; ++r) {
+      if (R > 1 && !any_higher<1>(scores + r * kTile, highest + r)) continue;
+      raise(scores + r * kTile, highest + r, norms + r * kLanes, sums + r * vd, vd);
+    }
+  }
+  Vector weights[R * kParts];
+#pragma GCC unroll 8
+  for (int i = 0; i < R * kParts; ++i) weights[i] = load(scores + i * kLanes) - splat(highest[i / kParts]);
+  exp_negative<R * kParts>(weights);
+#pragma GCC unroll 8
+  for (int i = 0; i < R * kParts; ++i) save(scores + i * kLanes, weights[i]);
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) {
     Vector norm = load(norms + r * kLanes);
 #pragma GCC unroll 2
-    for (int64_t t = 0; t < kTile; t += kLanes) {
-      const Vector score = load(scores + r * kTile + t);
-      const Vector weight = score == -INFINITY ? Vector{} : exp_negative(score - top);
-      save(scores + r * kTile + t, weight);
-      norm += weight;
-    }
+    for (int i = 0; i < kParts; ++i) norm += weights[r * kParts + i];
     save(norms + r * kLanes, norm);
   }
 }
@@ -269,6 +286,7 @@ INLINED void score_columns(const float* query, int64_t kd, const float* columns,
 template <typename T>
 struct Tile {
   int64_t position, count;
+  bool open;  // every row sees all kTile keys, and scores count as they are
   const T *keys, *values;
   int64_t key_stride, value_stride;
   const T *next_keys, *next_values;
@@ -277,21 +295,28 @@ struct Tile {
 // Scores of rows row .. row + rows - 1 become weights, and what the rows carry along follows.
 template <typename T>
 INLINED void soften(const Step<T>& step, const Task& task, State& state, int64_t first_row, int64_t row, int64_t rows,
-                    int64_t position, int64_t count, float* scores) {
+                    const Tile<T>& tile, float* scores) {
   const int64_t vd = step.vd(), group = step.group();
+  if (!tile.open) {
+    int64_t token = task.first_token + (row - first_row) / group, head = (row - first_row) % group;
+    for (int64_t r = 0; r < rows; ++r, ++head) {
+      if (head == group) ++token, head = 0;
+      const int64_t own = state.position[token], visible = std::min(tile.count, own + 1 - tile.position);
+      const int64_t hidden = step.window ? own - step.window + 1 - tile.position : 0;
+      if (hidden > 0 || visible < kTile || step.softcap > 0.0f) {
+        mask(scores + r * kTile, tile.count, hidden, visible, step.softcap);
+      }
+    }
+  }
   float *highest = state.highest.data() + row, *norms = state.norms.data() + row * kLanes;
   float* sums = state.sums.data() + row * vd;
-  int64_t token = task.first_token + (row - first_row) / group, head = (row - first_row) % group;
-  for (int64_t r = 0; r < rows; ++r, ++head) {
-    if (head == group) ++token, head = 0;
-    const int64_t own = state.position[token], visible = std::min(count, own + 1 - position);
-    const int64_t hidden = step.window ? own - step.window + 1 - position : 0;
-    if (hidden > 0 || visible < kTile || step.softcap > 0.0f) {
-      mask(scores + r * kTile, count, hidden, visible, step.softcap);
-    }
-    raise(scores + r * kTile, highest + r, norms + r * kLanes, sums + r * vd, vd);
+  int64_t r = 0;
+#pragma GCC unroll 1
+  for (; r + kRows <= rows; r += kRows) {
+    weigh<kRows>(scores + r * kTile, highest + r, norms + r * kLanes, sums + r * vd, vd);
   }
-  weigh(rows, highest, scores, norms);
+#pragma GCC unroll 1
+  for (; r < rows; ++r) weigh<1>(scores + r * kTile, highest + r, norms + r * kLanes, sums + r * vd, vd);
 }
 
 // R rows against a tile. F: the next tile is asked for while this one is worked on.
@@ -308,7 +333,7 @@ INLINED void attend_rows(const Step<T>& step, const Task& task, State& state, in
     dot_block<T, R, F ? 2 : 0>(state.query.data() + row * kd, kd, right, kd, next, dots);
     for (int r = 0; r < R; ++r) save(weights + r * kTile + t, load_quad(dots + r * kColumns));
   }
-  soften(step, task, state, first_row, row, R, tile.position, count, weights);
+  soften(step, task, state, first_row, row, R, tile, weights);
   accumulate<T, R>(weights, tile.values, tile.value_stride, count, vd, state.sums.data() + row * vd);
 }
 
@@ -363,8 +388,8 @@ FOR_EVERY_CPU void score_turned(const float* query, int64_t rows, int64_t kd, co
 
 template <typename T>
 FOR_EVERY_CPU void soften_turned(const Step<T>& step, const Task& task, State& state, int64_t first_row, int64_t row,
-                                 int64_t rows, int64_t position, int64_t count, float* scores) {
-  soften(step, task, state, first_row, row, rows, position, count, scores);
+                                 int64_t rows, const Tile<T>& tile, float* scores) {
+  soften(step, task, state, first_row, row, rows, tile, scores);
 }
 
 FOR_EVERY_CPU void accumulate_turned(const float* weights, int64_t rows, const float* values, int64_t count, int64_t vd,
@@ -385,7 +410,7 @@ void attend_turned(const Step<T>& step, const Task& task, State& state, int64_t 
   for (int64_t row = first_row; row < last_row; row += kHeld) {
     const int64_t rows = std::min(kHeld, last_row - row);
     score_turned(state.query.data() + row * kd, rows, kd, columns, scores);
-    soften_turned(step, task, state, first_row, row, rows, tile.position, count, scores);
+    soften_turned(step, task, state, first_row, row, rows, tile, scores);
     accumulate_turned(scores, rows, values, count, vd, state.sums.data() + row * vd);
   }
 }
@@ -407,6 +432,7 @@ FOR_EVERY_CPU void attend(const Step<T>& step, const Task& task, State& state, f
     const int64_t offset = position % page_size;
     const int64_t count = std::min({kTile - position % kTile, page_size - offset, end - position});
     const int64_t slot = task.pages[position / page_size] * page_size + offset, next = position + count;
+    const bool open = count == kTile && next <= lowest + 1 && !step.window && step.softcap <= 0.0f;
     const int64_t next_slot = next < end ? task.pages[next / page_size] * page_size + next % page_size : slot;
     for (int64_t h = task.kv_head; h < task.kv_head + task.kv_heads; ++h) {
       const T *keys = step.keys + slot * key_row + h * step.key_dim;
@@ -414,7 +440,7 @@ FOR_EVERY_CPU void attend(const Step<T>& step, const Task& task, State& state, f
       const T *next_keys = step.keys + next_slot * key_row + h * count * step.key_dim;
       const T *next_values = step.values + next_slot * value_row + h * count * step.value_dim;
       const int64_t first_row = (h * step.plan.tokens + task.first_token) * group, last_row = first_row + tokens * group;
-      Tile<T> tile{position, count, keys, values, key_row, value_row, next_keys, next_values};
+      Tile<T> tile{position, count, open, keys, values, key_row, value_row, next_keys, next_values};
       if (last_row - first_row >= kTurn) {
         attend_turned(step, task, state, first_row, last_row, tile, buffer);
       } else {
@@ -447,9 +473,7 @@ std::vector<std::vector<Task>> tasks_of(const Step<T>& step, int threads) {
       const bool few = pass == 1 && wholes[segment.level] < static_cast<size_t>(2 * threads);
       const int64_t heads_each = few ? 1 : step.kv_heads;
       const int64_t first = plan.query_starts[segment.first], last = plan.query_starts[segment.last];
-      const bool shared = segment.last - segment.first > 1;
-      const int64_t block =
-          shared ? std::max<int64_t>(kQueryBlock, (last - first + threads - 1) / threads) : kQueryBlock;
+      const int64_t block = std::clamp((last - first + threads - 1) / threads, kFewest, kMost);
       for (int64_t token = first; token < last; token += block) {
         for (int64_t head = 0; head < step.kv_heads; head += heads_each) {
           levels[segment.level].push_back({plan.page_table + segment.first * plan.max_pages, segment.start, segment.end,

@@ -80,9 +80,11 @@ FOR_EVERY_CPU double sum_of_exponentials(const T* row, int64_t vocab, float top)
     const int64_t end = std::min(first + 8 * kBlock, vocab);
     Vector sums{};
     int64_t i = first;
-    for (; i + kLanes <= end; i += kLanes) {
-      const Vector x = load(row + i) - top;
-      sums += x > -87.0f ? exp_negative(x) : Vector{};
+    for (; i + 4 * kLanes <= end; i += 4 * kLanes) {
+      Vector x[4];
+      for (int part = 0; part < 4; ++part) x[part] = load(row + i + part * kLanes) - top;
+      exp_negative<4>(x);
+      for (const Vector& e : x) sums += e;
     }
     for (int lane = 0; lane < kLanes; ++lane) sum += sums[lane];
     for (; i < end; ++i) sum += std::exp(to_float(row[i]) - top);

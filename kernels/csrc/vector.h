@@ -96,38 +96,47 @@ INLINED bool any(IntVector mask) {
 }
 INLINED Vector larger(Vector a, Vector b) { return a > b ? a : b; }
 
-// 2^n * p(r) for x = n log 2 + r, the polynomial of Cephes' expf.
-INLINED Vector exp_by_parts(Vector x, Vector whole, IntVector n) {
-  const Vector r = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
-  Vector p = splat(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const IntVector bits = (n + 127) << 23;
-  Vector power;
-  std::memcpy(&power, &bits, sizeof power);
-  return p * power;
+// e^x of N vectors in step, so that one waits for another's results and not for its own: 2^n * p(r) for x = n log 2 + r,
+// with n a whole number and the polynomial of Cephes' expf. `least` and less give n = -127, which counts as no power at all.
+template <int N>
+INLINED void exp_in_step(Vector* x, float least) {
+  constexpr float rounds = 12582912.0f;  // 1.5 * 2^23: adding it leaves whole numbers, in the lowest bits
+  Vector n[N], p[N];
+  const auto each = [](auto f) INLINE {
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) f(i);
+  };
+  each([&](int i) INLINE { x[i] = x[i] < least ? splat(least) : x[i]; });
+  each([&](int i) INLINE { n[i] = x[i] * 1.44269504f + rounds; });
+  each([&](int i) INLINE { p[i] = n[i] - rounds; });
+  each([&](int i) INLINE { x[i] = x[i] - p[i] * 0.693359375f; });
+  each([&](int i) INLINE { x[i] = x[i] + p[i] * 2.12194440e-4f; });
+  each([&](int i) INLINE { p[i] = x[i] * 1.9875691500e-4f + 1.3981999507e-3f; });
+  for (const float c : {8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f}) {
+    each([&](int i) INLINE { p[i] = p[i] * x[i] + c; });
+  }
+  each([&](int i) INLINE { p[i] = p[i] * (x[i] * x[i]) + (x[i] + 1.0f); });
+  each([&](int i) INLINE {
+    IntVector bits;
+    std::memcpy(&bits, &n[i], sizeof bits);
+    bits = (bits << 23) + (127 << 23);
+    Vector power;
+    std::memcpy(&power, &bits, sizeof power);
+    x[i] = p[i] * power;
+  });
 }
 
-// e^x for x <= 0 with a relative error below 2e-7.
-INLINED Vector exp_negative(Vector x) {
-  x = x < -87.0f ? splat(-87.0f) : x;
-  const IntVector n = __builtin_convertvector(x * 1.44269504f - 0.5f, IntVector);  // to nearest, as x <= 0
-  return exp_by_parts(x, __builtin_convertvector(n, Vector), n);
+// e^x for x <= 0 with a relative error below 2e-7; 0 from about -87.7 on.
+template <int N>
+INLINED void exp_negative(Vector* x) {
+  exp_in_step<N>(x, -88.0f);
 }
 
 // e^x with the same error, taken as if -87 <= x <= 88.
 INLINED Vector exp_within(Vector x) {
-  x = x < -87.0f ? splat(-87.0f) : x;
   x = x > 88.0f ? splat(88.0f) : x;
-  const float rounds = 12582912.0f;  // 1.5 * 2^23: adding it leaves whole numbers, in the lowest bits
-  const Vector shifted = x * 1.44269504f + rounds;
-  IntVector n;
-  std::memcpy(&n, &shifted, sizeof n);
-  return exp_by_parts(x, shifted - rounds, n - 0x4b400000);
+  exp_in_step<1>(&x, -87.0f);
+  return x;
 }
 
 // Four results as they are stored: as floats, or rounded to bfloat16.
