@@ -295,7 +295,7 @@ class Bench:
                 "open": [11, 12, 13], "header": list(range(20, 26)), "nudge": list(range(200, 230))}
         prompt, n = self.prompt(20 if self.a.tiny else 600), self.a.n
         calls = {"leap, live": lambda: live["leap"](prompt, n, work), "plain": lambda: live["plain"](prompt, n, work),
-                 "leap, prefilled anew": lambda: worker.leap_by_text(generate, prompt, n, work)}
+                 "leap, prefilled anew": lambda: worker.leap_by_prompts(generate, prompt, n, work)}
         live["leap"](prompt, n, {**work, "rounds": 2, "interval": 4, "summary": 4})  # compiles what is not yet
         times: dict[str, list[float]] = {name: [] for name in calls}
         lengths: dict[str, list[int]] = {}

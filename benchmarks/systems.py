@@ -44,10 +44,9 @@ class System:
         self.process.send_signal(signal.SIGSTOP)  # some engines' idle threads spin, at the expense of whose turn it is
         return answer["tokens"], answer["seconds"]
 
-    def leap(self, prompt: list[int], n: int, work: dict, kind: str = "leap") -> dict:
+    def leap(self, request: dict) -> dict:
         """The LeaP workload of ``leap.py``: seconds, the paths' lengths and how many prompt tokens were handed over."""
         self.process.send_signal(signal.SIGCONT)
-        request = {"prompt": prompt, "n": n, "leap": work, "kind": kind}
         print(json.dumps(request), file=self.process.stdin, flush=True)
         answer = self._read()
         self.process.send_signal(signal.SIGSTOP)

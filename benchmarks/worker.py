@@ -17,7 +17,8 @@ import time
 from collections.abc import Callable
 
 Tokens = list[list[int]]
-Generate = Callable[[Tokens, int, int], Tokens]
+Prompts = Tokens | list[str]
+Generate = Callable[[Prompts, int, int], Prompts]
 CONTEXT = 8192
 
 
@@ -76,19 +77,41 @@ def transformers(folder: str, dtype: str, threads: int) -> Generate:
     return generate
 
 
-def vllm(folder: str, dtype: str, threads: int) -> Generate:
+def vllm_engine(folder: str, dtype: str, threads: int):
     os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_CPU_KVCACHE_SPACE="4", VLLM_LOGGING_LEVEL="ERROR",
                       VLLM_CPU_OMP_THREADS_BIND=f"0-{threads - 1}")
-    from vllm import LLM, SamplingParams
+    from vllm import LLM
 
-    llm = LLM(folder, dtype=dtype, max_model_len=CONTEXT, enable_prefix_caching=True, max_num_seqs=128, seed=0)
+    return LLM(folder, dtype=dtype, max_model_len=CONTEXT, enable_prefix_caching=True, max_num_seqs=128, seed=0)
+
+
+def vllm_sampling(copies: int, steps: int, detokenize: bool):
+    from vllm import SamplingParams
+
+    return SamplingParams(n=copies, temperature=0.6, top_k=40, top_p=0.95, min_tokens=steps, max_tokens=steps,
+                          ignore_eos=True, detokenize=detokenize)
+
+
+def vllm(folder: str, dtype: str, threads: int) -> Generate:
+    llm = vllm_engine(folder, dtype, threads)
 
     def generate(prompts: Tokens, copies: int, steps: int) -> Tokens:
-        sampling = SamplingParams(n=copies, temperature=0.6, top_k=40, top_p=0.95, min_tokens=steps, max_tokens=steps,
-                                  ignore_eos=True, detokenize=False)
+        sampling = vllm_sampling(copies, steps, False)
         outputs = llm.generate([{"prompt_token_ids": p} for p in prompts], sampling, use_tqdm=False)
         return [list(sample.token_ids) for output in outputs for sample in output.outputs]
 
+    return generate
+
+
+def vllm_text(folder: str, dtype: str, threads: int) -> Generate:
+    """Texts in, texts out, as LeaP's published code uses vLLM; for the workload of ``leap.py`` only."""
+    llm = vllm_engine(folder, dtype, threads)
+
+    def generate(prompts: list[str], copies: int, steps: int) -> list[str]:
+        outputs = llm.generate(prompts, vllm_sampling(copies, steps, True), use_tqdm=False)
+        return [sample.text for output in outputs for sample in output.outputs]
+
+    generate.count = lambda text: len(llm.get_tokenizer().encode(text))
     return generate
 
 
@@ -116,33 +139,31 @@ def openvino(folder: str, dtype: str, threads: int) -> Generate:
     return generate
 
 
-def leap_by_text(generate: Generate, prompt: list[int], n: int, work: dict) -> tuple[Tokens, dict]:
-    """LeaP as published: at every turn each path's whole text is a new prompt."""
-    paths, computed = [list(prompt) for _ in range(n)], 0
+def leap_by_prompts(generate: Generate, prompt: list[int] | str, n: int, work: dict) -> tuple[Prompts, Prompts]:
+    """LeaP as published: at every turn each path, all of it, is a new prompt. Returns the paths, and all those prompts."""
+    paths, handed = [prompt] * n, []
 
-    def turn(steps: int) -> Tokens:
-        nonlocal computed
-        computed += sum(map(len, paths))
-        new = generate([list(p) for p in paths], 1, steps)
-        for path, tokens in zip(paths, new, strict=True):
-            path += tokens
+    def turn(steps: int) -> Prompts:
+        handed.extend(paths)
+        new = generate(paths, 1, steps)
+        paths[:] = [path + more for path, more in zip(paths, new, strict=True)]
         return new
 
     for block in range(work["rounds"]):
         turn(work["interval"])
         if block < work["rounds"] - 1:
-            for path in paths:
-                path += work["trigger"]
+            paths[:] = [path + work["trigger"] for path in paths]
             summaries = turn(work["summary"])
-            for i, path in enumerate(paths):
-                path += work["close"] + comments(summaries, i, work)
-    return paths, {"prompt_tokens": computed}
+            paths[:] = [path + work["close"] + comments(summaries, i, work) for i, path in enumerate(paths)]
+    return paths, handed
 
 
-def comments(summaries: Tokens, receiver: int, work: dict) -> list[int]:
+def comments(summaries: Prompts, receiver: int, work: dict) -> list[int] | str:
     """What a path is sent: the next peers' summaries, each behind a header. Which ones they are takes no time here."""
-    peers = [summaries[(receiver + 1 + k) % len(summaries)] for k in range(work["top_k"])]
-    return work["open"] + [token for peer in peers for token in work["header"] + peer] + work["nudge"]
+    sent = work["open"]
+    for k in range(work["top_k"]):
+        sent = sent + work["header"] + summaries[(receiver + 1 + k) % len(summaries)]
+    return sent + work["nudge"]
 
 
 def leap_on_live_sequences(engine) -> dict[str, Callable]:
@@ -194,7 +215,20 @@ def leap_on_live_sequences(engine) -> dict[str, Callable]:
     return {"leap": leap, "plain": plain}
 
 
-SYSTEMS = {"leapgen": leapgen, "transformers": transformers, "vllm": vllm, "openvino": openvino}
+SYSTEMS = {"leapgen": leapgen, "transformers": transformers, "vllm": vllm, "vllm-text": vllm_text, "openvino": openvino}
+
+
+def leap(request: dict, live: dict[str, Callable], generate: Generate | None) -> dict:
+    """The workload of ``leap.py``; texts where the engine takes texts, else token ids. Counting tokens is not timed."""
+    count = getattr(generate, "count", len)
+    prompt, work = (request["prompt"], request["leap"]) if count is len else (request["text"], request["leap_text"])
+    began = time.perf_counter()
+    if live:
+        paths, counts = live[request["kind"]](prompt, request["n"], work)
+        return {"seconds": time.perf_counter() - began, "lengths": [len(path) for path in paths], **counts}
+    paths, handed = leap_by_prompts(generate, prompt, request["n"], work)
+    seconds = time.perf_counter() - began
+    return {"seconds": seconds, "lengths": [count(path) for path in paths], "prompt_tokens": sum(map(count, handed))}
 
 
 def main() -> None:
@@ -213,12 +247,7 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if "leap" in request:
-            kind, work = request["kind"], request["leap"]
-            began = time.perf_counter()
-            tokens, counts = (live[kind](request["prompt"], request["n"], work) if live else
-                              leap_by_text(generate, request["prompt"], request["n"], work))
-            seconds = time.perf_counter() - began
-            print(json.dumps({"seconds": seconds, "lengths": [len(t) for t in tokens], **counts}), file=answers, flush=True)
+            print(json.dumps(leap(request, live, generate)), file=answers, flush=True)
             continue
         began = time.perf_counter()
         tokens = generate(request["prompts"], request["copies"], request["steps"])

@@ -1,9 +1,12 @@
-"""Who holds which KV page: reference counts and a free list. No tensors here."""
+"""Who holds which KV page: reference counts, and which pages are free. No tensors here."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+
+
+RUN = 16  # pages in a row that a growing sequence gets if it can: memory is read faster in long stretches
 
 
 class OutOfPagesError(RuntimeError):
@@ -18,7 +21,10 @@ class PagePool:
         self.page_size = page_size
         self.peak_used = 0
         self._counts = [0] * num_pages
-        self._free = list(range(num_pages - 1, -1, -1))  # low numbers first, so memory is touched as needed
+        # Ordered; the last are taken first: low numbers before high ones, so that memory is touched as needed.
+        self._free = dict.fromkeys(range(num_pages - 1, -1, -1))
+        self._used_in_run = [0] * -(-num_pages // RUN)
+        self._free_runs = dict.fromkeys(range(len(self._used_in_run) - 1, -1, -1))
 
     @property
     def num_free(self) -> int:
@@ -31,10 +37,16 @@ class PagePool:
     def pages_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.page_size)
 
-    def allocate(self) -> int:
+    def allocate(self, after: int | None = None) -> int:
+        """A free page: the one after page ``after``, else the first of a run that is all free, else any."""
         if not self._free:
             raise OutOfPagesError(f"all {self.num_pages} KV pages are in use")
-        page = self._free.pop()
+        page = -1 if after is None else after + 1
+        if page not in self._free:
+            page = next(reversed(self._free_runs)) * RUN if self._free_runs else next(reversed(self._free))
+        del self._free[page]
+        self._used_in_run[page // RUN] += 1
+        self._free_runs.pop(page // RUN, None)
         self._counts[page] = 1
         self.peak_used = max(self.peak_used, self.num_used)
         return page
@@ -49,7 +61,10 @@ class PagePool:
         for page in pages:
             self._counts[page] -= 1
             if self._counts[page] == 0:
-                self._free.append(page)
+                self._free[page] = None
+                self._used_in_run[page // RUN] -= 1
+                if not self._used_in_run[page // RUN]:
+                    self._free_runs[page // RUN] = None
 
     def is_shared(self, page: int) -> bool:
         return self._counts[page] > 1
@@ -59,5 +74,7 @@ class PagePool:
         held = Counter(page for pages in holders for page in pages)
         for page, count in enumerate(self._counts):
             assert count == held[page], f"page {page}: counted {count} holders, has {held[page]}"
-        assert len(self._free) == len(set(self._free)), "a page is twice on the free list"
         assert set(self._free) == {page for page, count in enumerate(self._counts) if count == 0}, "a page leaked"
+        used = Counter(page // RUN for page in held)
+        assert self._used_in_run == [used[run] for run in range(len(self._used_in_run))], "a run is miscounted"
+        assert set(self._free_runs) == set(range(len(self._used_in_run))) - set(used), "a free run is missed"

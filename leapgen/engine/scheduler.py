@@ -135,14 +135,14 @@ class Scheduler:
             preempted.add(victim.id)
             self._preempt(victim)
         for i in shared:
-            page = pool.allocate()
+            page = pool.allocate(after=pages[i - 1] if i else None)
             if i * size < start:  # it holds positions that stay
                 self._copy_page(pages[i], page)
                 sequence.ledger.pages_copied += 1
             pool.release([pages[i]])
             pages[i] = page
         for _ in range(missing):
-            pages.append(pool.allocate())
+            pages.append(pool.allocate(after=pages[-1] if pages else None))
         return True
 
     def _victim(self, sequence: Sequence, live: list[Sequence], planned: set[int]) -> Sequence | None:
