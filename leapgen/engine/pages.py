@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-
 RUN = 16  # pages in a row that a growing sequence gets if it can: memory is read faster in long stretches
 
 
