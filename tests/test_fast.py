@@ -7,6 +7,8 @@ import tiny
 import torch
 from leapgen_kernels import cpu
 from torch._dynamo.utils import counters
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.models.llama.modeling_llama import LlamaModel
 
 from leapgen.config import EngineConfig, SamplingConfig
 from leapgen.engine import Engine, fast
@@ -43,6 +45,29 @@ def test_compiled_layers_say_the_same(name):
     compiled = counters["stats"]["unique_graphs"]
     assert {n: generated(engine, n) for n in expected} == expected
     assert counters["stats"]["unique_graphs"] == compiled
+
+
+class Halving(LlamaModel):
+    """Works on what its layers hand on to each other."""
+
+    def forward(self, input_ids, position_ids, use_cache, **kwargs):
+        hidden = self.embed_tokens(input_ids)
+        angles = self.rotary_emb(hidden, position_ids)
+        for layer in self.layers:
+            hidden = layer(hidden * 0.5, position_ids=position_ids, position_embeddings=angles, **kwargs)
+        return BaseModelOutputWithPast(self.norm(hidden))
+
+
+def test_layers_that_do_not_simply_follow_on_each_other_are_called_one_by_one(caplog):
+    """Would catch: all layers run by one call in a model that does something between them."""
+    model = tiny.build("llama", torch.float32)
+    plain = generated(engine_of(model, False), 3)
+    model.model.__class__ = Halving
+    expected = generated(engine_of(model, False), 3)
+    with caplog.at_level(logging.INFO):
+        engine = engine_of(model, True)
+    assert engine.runner.fast.compiled and "one by one" in caplog.text
+    assert generated(engine, 3) == expected != plain
 
 
 def test_the_model_is_left_as_it_was_and_its_weights_are_read_where_they_lie():
