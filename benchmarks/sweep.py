@@ -38,9 +38,9 @@ class Clock:
             functions = getattr(cpu, table)
             for dtype, function in functions.items():
                 functions[dtype] = self.timed(name, function)
-        self.run, cpu.run_layer = cpu.run_layer, self.run_layer
+        self.run, cpu.run_layers = cpu.run_layers, self.run_layers
 
-    def run_layer(self, *arguments):
+    def run_layers(self, *arguments):
         """Row by row is what a layer's program does between kernels."""
         inside = self.seconds.total()
         began = time.perf_counter()

@@ -193,21 +193,15 @@ float float_of(int64_t bits) {
   return static_cast<float>(value);
 }
 
-}  // namespace
-
 using LinearKernel = void(const void*, const void* const*, const void* const*, void* const*, const int64_t*, int64_t, int64_t,
                           int64_t, int64_t, int);
 using AttendKernel = void(void*, const void*, const void*, const void*, const int64_t*, void*, int64_t, int64_t, int64_t,
                           int64_t, int64_t, const float*, int64_t, float, float, int);
 
-}  // namespace leapgen
-
 // Runs a program over `tokens` rows. `inputs` are what the program numbers first; buffers of its own follow, rows of each
 // one after the other in `workspace`. `item` is the bytes of a number in memory that the kernels work on.
-extern "C" __attribute__((visibility("default"))) void leapgen_layer(
-    const int64_t* code, void* const* inputs, char* workspace, int64_t tokens, int64_t item, leapgen::LinearKernel* linear,
-    leapgen::AttendKernel* attend, int threads) {
-  using namespace leapgen;
+void run_program(const int64_t* code, void* const* inputs, char* workspace, int64_t tokens, int64_t item, LinearKernel* linear,
+                 AttendKernel* attend, int threads) {
   const int64_t num_inputs = *code++, num_buffers = *code++;
   thread_local std::vector<void*> memories, outputs;
   thread_local std::vector<const void*> weights, biases;
@@ -234,5 +228,17 @@ extern "C" __attribute__((visibility("default"))) void leapgen_layer(
       attend(memories[p[0]], at(p[2], p[3]), at(p[4], p[5]), at(p[6], p[7]), p + 8, memories[p[1]], tokens, p[14], p[15],
              p[16], p[17], nullptr, p[18], float_of(p[19]), float_of(p[20]), threads);
     }
+  }
+}
+
+}  // namespace
+}  // namespace leapgen
+
+// Runs programs one after the other; `inputs` are those of all of them in a row.
+extern "C" __attribute__((visibility("default"))) void leapgen_layers(
+    const int64_t* const* codes, int64_t layers, void* const* inputs, char* workspace, int64_t tokens, int64_t item,
+    leapgen::LinearKernel* linear, leapgen::AttendKernel* attend, int threads) {
+  for (int64_t i = 0; i < layers; inputs += codes[i++][0]) {
+    leapgen::run_program(codes[i], inputs, workspace, tokens, item, linear, attend, threads);
   }
 }

@@ -52,8 +52,8 @@ def _declare(lib: ctypes.CDLL) -> None:
                                _THREADS]
         attend.restype = linear.restype = candidates.restype = None
         _ATTEND[dtype], _LINEAR[dtype], _CANDIDATES[dtype] = attend, linear, candidates
-    lib.leapgen_layer.argtypes = [_POINTER, _POINTER, _POINTER, _INT, _INT, _POINTER, _POINTER, _THREADS]
-    lib.leapgen_layer.restype = None
+    lib.leapgen_layers.argtypes = [_POINTER, _INT, _POINTER, _POINTER, _INT, _INT, _POINTER, _POINTER, _THREADS]
+    lib.leapgen_layers.restype = None
     for name in AMX:
         linear = getattr(lib, f"leapgen_linear_{name}")
         linear.argtypes, linear.restype = _LINEAR[torch.bfloat16].argtypes, None
@@ -188,10 +188,10 @@ def draw(logits: Tensor, k: int, room: int, normalise: bool, temperature: float,
     return Drawn(tokens, normalisers, chosen, logprobs) if int(counts.max()) <= room else None
 
 
-def run_layer(code: int, inputs: Any, workspace: int, tokens: int, dtype: torch.dtype) -> None:
-    """Runs a layer's program (see ``program``): addresses of its code, inputs and workspace."""
-    library().leapgen_layer(code, inputs, workspace, tokens, dtype.itemsize, _LINEAR[dtype], _ATTEND[dtype],
-                            torch.get_num_threads())
+def run_layers(codes: Any, layers: int, inputs: Any, workspace: int, tokens: int, dtype: torch.dtype) -> None:
+    """Runs layers' programs (see ``program``): addresses of their codes, of all their inputs, and of workspace."""
+    library().leapgen_layers(codes, layers, inputs, workspace, tokens, dtype.itemsize, _LINEAR[dtype], _ATTEND[dtype],
+                             torch.get_num_threads())
 
 
 @lru_cache(maxsize=4096)

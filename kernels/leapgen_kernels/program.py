@@ -280,11 +280,8 @@ class Program:
     """
 
     def __init__(self, code: np.ndarray, widths: dict[int, int], width: int, dtype: torch.dtype, row_bytes: int) -> None:
-        self.code, self.width, self.dtype, self.row_bytes = code, width, dtype, row_bytes
-        self._widths, self._lead = list(widths.items()), next(iter(widths))
-        self._address = code.ctypes.data
-        self._kept = threading.local()  # engines of one process may share a program
-        self._pointers = ctypes.c_void_p * int(code[0])
+        self.code, self.widths, self.width, self.dtype, self.row_bytes = code, widths, width, dtype, row_bytes
+        self._alone = Stack([self], [next(iter(widths))])
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """The result [1, tokens, width].
@@ -292,22 +289,64 @@ class Program:
         Args:
             inputs: [..., tokens, width] or [width] each, as the program was written for.
         """
-        tokens = inputs[self._lead].shape[-2]
-        for i, width in self._widths:
-            if inputs[i].numel() != tokens * width:
-                raise ValueError("inputs of other shapes than the layer's program was written for")
-        output = torch.empty((1, tokens, self.width), dtype=self.dtype)
-        if not all(map(Tensor.is_contiguous, inputs)):
-            inputs = tuple(x.contiguous() for x in inputs)
-        size = self.row_bytes * tokens
+        return self._alone([inputs])
+
+
+class Stack:
+    """Programs that one call runs one after the other, each on what the one before has made.
+
+    Args:
+        programs: in their order.
+        places: which input of each is what the one before has made; of the first, one with a row for each token.
+
+    Raises:
+        ProgramError: one makes something else than the next one takes.
+    """
+
+    def __init__(self, programs: Sequence[Program], places: Sequence[int]) -> None:
+        self._programs, self._places = list(programs), list(places)
+        self._width, self.dtype = programs[-1].width, programs[-1].dtype
+        for before, program, place in zip(programs[:-1], programs[1:], places[1:], strict=True):
+            if (before.width, before.dtype) != (program.widths.get(place), program.dtype) or program.width != self._width:
+                raise ProgramError("layers of different widths")
+        self._codes = (ctypes.c_void_p * len(programs))(*(program.code.ctypes.data for program in programs))
+        self._pointers = ctypes.c_void_p * sum(int(program.code[0]) for program in programs)
+        self._row_bytes = max(program.row_bytes for program in programs)
+        self._kept = threading.local()  # engines of one process may share a program
+
+    def __call__(self, inputs: Sequence[tuple[Tensor, ...]]) -> Tensor:
+        """The last program's result [1, tokens, width].
+
+        Args:
+            inputs: of each program, as for a call of its own; what the one before makes may be anything.
+        """
+        tokens = inputs[0][self._places[0]].shape[-2]
+        output, other = torch.empty((2, 1, tokens, self._width), dtype=self.dtype)
+        made, following = (other, output) if len(inputs) % 2 else (output, other)  # the last one writes to output
+        held, pointers = [], []
+        for program, given, place in zip(self._programs, inputs, self._places, strict=True):
+            if pointers:
+                given = (*given[:place], made, *given[place + 1 :])
+            for i, width in program.widths.items():
+                if given[i].numel() != tokens * width:
+                    raise ValueError("inputs of other shapes than the layer's program was written for")
+            if not all(map(Tensor.is_contiguous, given)):
+                given = tuple(x.contiguous() for x in given)
+                held.append(given)
+            made, following = following, made
+            pointers += (*map(Tensor.data_ptr, given), made.data_ptr())
+        cpu.run_layers(self._codes, len(inputs), self._pointers(*pointers), self._workspace(tokens).data_ptr(), tokens,
+                       self.dtype)
+        return output
+
+    def _workspace(self, tokens: int) -> Tensor:
+        size = self._row_bytes * tokens
         workspace = getattr(self._kept, "workspace", None)
         if workspace is None or workspace.numel() < size:
             workspace = torch.empty(size, dtype=torch.uint8)
             if size <= _KEPT_BYTES:
                 self._kept.workspace = workspace
-        cpu.run_layer(self._address, self._pointers(*map(Tensor.data_ptr, inputs), output.data_ptr()),
-                      workspace.data_ptr(), tokens, self.dtype)
-        return output
+        return workspace
 
 
 def _name(dtype: torch.dtype) -> str:

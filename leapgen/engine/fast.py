@@ -11,11 +11,13 @@ import operator
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 from leapgen_kernels import cpu, ops
-from leapgen_kernels.program import ProgramError
+from leapgen_kernels.program import Program, ProgramError, Stack
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from transformers import PreTrainedModel
@@ -23,6 +25,8 @@ from transformers import PreTrainedModel
 from leapgen.engine.lowering import lower
 
 logger = logging.getLogger(__name__)
+
+Args, Kwargs = tuple[Any, ...], dict[str, Any]
 
 WORTH_COMPILING = 1_000_000  # parameters: compiling takes a second or two, whatever the size
 WARM_UP_SIZES = (7, 64, 5, 7)  # tokens: odd, a multiple of every vector, odd again; the last is what must not compile anew
@@ -69,9 +73,9 @@ class FastModules:
                 before = [run(tokens) for tokens in WARM_UP_SIZES]
             for layer in self._layers:
                 layer.shorten()
-            after = [run(tokens) for tokens in WARM_UP_SIZES]
-            if not all(map(torch.equal, before, after)):
-                raise RuntimeError("compiled layers gave other results when called directly")
+            self._expect(before, run)
+            if stack(self._layers, lambda: run(WARM_UP_SIZES[0])):
+                self._expect(before, run)
         except Exception as error:  # whatever a compiler may say: the model can be served without it
             logger.warning("the decoder layers are not compiled, steps are slower: %s", error)
             self._calls = {module: call for module, call in self._calls.items() if not isinstance(call, CompiledLayer)}
@@ -79,6 +83,11 @@ class FastModules:
         else:
             self.compile_seconds = time.perf_counter() - began
             logger.info("compiled the decoder layers in %.1f s", self.compile_seconds)
+
+    @staticmethod
+    def _expect(before: list[Tensor], run: Callable[[int], Tensor]) -> None:
+        if not all(torch.equal(logits, run(tokens)) for logits, tokens in zip(before, WARM_UP_SIZES, strict=True)):
+            raise RuntimeError("compiled layers gave other results when called directly")
 
     def active(self) -> AbstractContextManager[None]:
         return calling(self._calls)
@@ -137,12 +146,14 @@ class CompiledLayer:
     def __init__(self, layer: nn.Module) -> None:
         self._layer = layer
         self._checked = torch.compile(layer._call_impl, backend=_compile, fullgraph=True, dynamic=True)
-        self._direct: Callable[..., Any] | None = None
         self._served: list[Graph | None] = []  # by which graph each call was, None where its output is not the layer's
+        self.direct: DirectCall | None = None
+        self.call: Callable[[Args, Kwargs], Any] = self._call_checked
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._direct is not None:
-            return self._direct(args, kwargs)
+        return self.call(args, kwargs)
+
+    def _call_checked(self, args: Args, kwargs: Kwargs) -> Any:
         Graph.last = None
         output = self._checked(*args, **kwargs)
         graph = Graph.last
@@ -152,7 +163,76 @@ class CompiledLayer:
     def shorten(self) -> None:
         graph = self._served[-1]
         if graph is not None and all(one is graph for one in self._served[1:]):
-            self._direct = graph.call_with(self._layer)
+            self.direct = graph.call_with(self._layer)
+            self.call = self.direct
+
+
+def stack(layers: list[CompiledLayer], run: Callable[[], Any]) -> bool:
+    """Lets the first layer's call run all layers, if nothing but they work on what they hand on; says whether it does.
+
+    Args:
+        run: one step, in which the model is seen to call each layer once, in order, with what the one before returned and
+            the same other arguments.
+    """
+    programs = [layer.direct.program for layer in layers if layer.direct is not None and layer.direct.place is not None]
+    if len(programs) < len(layers) or len(layers) < 2:
+        return False
+    calls: list[tuple[CompiledLayer, Args, Kwargs, Any]] = []
+
+    def watched(layer: CompiledLayer) -> Callable[[Args, Kwargs], Any]:
+        def call(args: Args, kwargs: Kwargs) -> Any:
+            output = layer.direct(args, kwargs)
+            calls.append((layer, args, kwargs, output))
+            return output
+
+        return call
+
+    for layer in layers:
+        layer.call = watched(layer)
+    try:
+        run()
+    finally:
+        for layer in layers:
+            layer.call = layer.direct
+    handed_on = [layer for layer, *_ in calls] == layers and all(
+        len(args) == len(before) and kwargs.keys() == others.keys()
+        and all(map(operator.is_, (*args, *kwargs.values()), (output, *before[1:], *map(others.get, kwargs))))
+        for (_, before, others, output), (_, args, kwargs, _) in pairwise(calls))
+    try:
+        programs = Stack(programs, [layer.direct.place for layer in layers]) if handed_on else None
+    except ProgramError:
+        programs = None
+    if programs is None:
+        logger.info("decoder layers are called one by one: they do not simply follow on each other")
+        return False
+    gathers = [layer.direct.inputs for layer in layers]
+    layers[0].call = lambda args, kwargs: programs([inputs(args, kwargs) for inputs in gathers])
+    for layer in layers[1:]:
+        layer.call = _hand_on
+    return True
+
+
+def _hand_on(args: Args, kwargs: Kwargs) -> Any:
+    return args[0]
+
+
+@dataclass
+class DirectCall:
+    """A graph with a layer's own parameters and buffers.
+
+    Args:
+        run: takes tensors, returns the outputs.
+        inputs: those tensors, from a call's arguments.
+        program: what ``run`` runs, where it is a program; place: which of its inputs is the call's first argument.
+    """
+
+    run: Callable[..., tuple[Any, ...]]
+    inputs: Callable[[Args, Kwargs], tuple[Tensor, ...]]
+    program: Program | None
+    place: int | None
+
+    def __call__(self, args: Args, kwargs: Kwargs) -> Any:
+        return self.run(*self.inputs(args, kwargs))[0]
 
 
 class Graph:
@@ -167,14 +247,15 @@ class Graph:
         self.sources = [node._dynamo_source.name for node in placeholders]
         self.output: tuple[Any, ...] = ()
         _use_linear_kernel(module)
+        self._program: Program | None = None
         try:
-            program, taken = lower(module)
+            self._program, taken = lower(module)
         except ProgramError as error:
             logger.info("decoder layers are compiled by inductor, as they have %s", error)
             self._run = compile_fx(module, inputs, config_patches={"size_asserts": False})
             self._taken = range(len(placeholders))
         else:
-            self._run = lambda *tensors: (program(*tensors),)
+            self._run = lambda *tensors: (self._program(*tensors),)
             self._taken = [placeholders.index(node) for node in taken]
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
@@ -182,14 +263,15 @@ class Graph:
         Graph.last = self
         return self.output
 
-    def call_with(self, layer: nn.Module) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
+    def call_with(self, layer: nn.Module) -> DirectCall:
         """The graph as a function of a call's arguments, the layer's own parameters and buffers filled in."""
         own = {source: eval(source, {"L": {"self": layer}}) for source in self.sources if source.startswith("L['self']")}
-        names = list(own)
+        names, sources = list(own), [self.sources[i] for i in self._taken]
         inputs = [f"own[{names.index(source)}]" if source in own
-                  else source.replace("L['args']", "args").replace("L['kwargs']", "kwargs")
-                  for source in (self.sources[i] for i in self._taken)]
-        return eval(f"lambda args, kwargs: run({', '.join(inputs)})[0]", {"run": self._run, "own": list(own.values())})
+                  else source.replace("L['args']", "args").replace("L['kwargs']", "kwargs") for source in sources]
+        gather = eval(f"lambda args, kwargs: ({', '.join(inputs)},)", {"own": list(own.values())})
+        place = sources.index("L['args'][0]") if self._program and "L['args'][0]" in sources else None
+        return DirectCall(self._run, gather, self._program, place)
 
 
 def _compile(graph: GraphModule, inputs: list[Any]) -> Graph:
