@@ -61,6 +61,17 @@ INLINED void widen(const W* row, int64_t depth, float* out) {
   }
 }
 
+// A row as floats in the steps' order, zeros past `dim`.
+template <typename T>
+INLINED void widen_row(const T* row, int64_t dim, int64_t width, float* out) {
+  const int64_t whole = dim / Steps<T>::width * Steps<T>::width;
+  widen(row, whole, out);
+  if (whole < width) {
+    std::memset(out + whole, 0, (width - whole) * sizeof(float));
+    for (int64_t d = whole; d < dim; ++d) out[place<T>(d)] = to_float(row[d]);
+  }
+}
+
 // A part of long sums. What their lanes have come to is kept between the parts: [rows, kColumns, kLanes].
 struct Run {
   float* sums = nullptr;
