@@ -44,6 +44,7 @@ class KernelStep(Step):
 @given(case=CASES)
 @example(case=Case(MIXED, page_size=16, sliding_window=5, softcap=2.0, sinks=True, scaling=0.3))
 @example(case=Case([(100, 133), (0, 70), (64, 65)], page_size=16, key_dim=64, value_dim=64, group=3, kv_heads=3))
+@example(case=Case([(0, 150), (37, 119)], page_size=16, key_dim=64, value_dim=64, group=3, kv_heads=3, sliding_window=20))
 @example(case=Case([(40, 41), (0, 1), (20, 49)], page_size=64, key_dim=80, value_dim=33, group=1, kv_heads=2))
 def test_kernel_is_attention(dtype, case):
     """Would catch: any page, window, head, softcap, sink or rounding error of the kernel, and NaN from unwritten slots."""
