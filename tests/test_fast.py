@@ -55,16 +55,35 @@ class Halving(LlamaModel):
         if position_ids is None:
             position_ids = torch.arange(hidden.shape[1])[None]
         angles = self.rotary_emb(hidden, position_ids)
+        made = []
         for layer in self.layers:
-            hidden = layer(hidden * 0.5, position_ids=position_ids, position_embeddings=angles, **kwargs)
-        return BaseModelOutputWithPast(self.norm(hidden))
+            hidden = layer(self.between(hidden), position_ids=position_ids, position_embeddings=angles, **kwargs)
+            made.append(hidden)
+        return BaseModelOutputWithPast(self.norm(self.after(made)))
+
+    def between(self, hidden):
+        return hidden * 0.5
+
+    def after(self, made):
+        return made[-1]
 
 
-def test_layers_that_do_not_simply_follow_on_each_other_are_called_one_by_one(caplog):
-    """Would catch: all layers run by one call in a model that does something between them."""
+class Reaching(Halving):
+    """Comes back to what the first layer made."""
+
+    def between(self, hidden):
+        return hidden
+
+    def after(self, made):
+        return made[0] + made[-1]
+
+
+@pytest.mark.parametrize("kind", [Halving, Reaching])
+def test_layers_that_do_not_simply_follow_on_each_other_are_called_one_by_one(kind, caplog):
+    """Would catch: all layers run by one call in a model that does something between them, or with what one has made."""
     model = tiny.build("llama", torch.float32)
     plain = generated(engine_of(model, False), 3)
-    model.model.__class__ = Halving
+    model.model.__class__ = kind
     expected = generated(engine_of(model, False), 3)
     with caplog.at_level(logging.INFO):
         engine = engine_of(model, True)

@@ -73,9 +73,12 @@ class FastModules:
                 before = [run(tokens) for tokens in WARM_UP_SIZES]
             for layer in self._layers:
                 layer.shorten()
-            self._expect(before, run)
-            if stack(self._layers, lambda: run(WARM_UP_SIZES[0])):
-                self._expect(before, run)
+            if not _same(before, run):
+                raise RuntimeError("compiled layers gave other results when called directly")
+            if not stack(self._layers, lambda: run(WARM_UP_SIZES[0])) or not _same(before, run):
+                logger.info("decoder layers are called one by one: they do not simply follow on each other")
+                for layer in self._layers:
+                    layer.call = layer.direct or layer.call
         except Exception as error:  # whatever a compiler may say: the model can be served without it
             logger.warning("the decoder layers are not compiled, steps are slower: %s", error)
             self._calls = {module: call for module, call in self._calls.items() if not isinstance(call, CompiledLayer)}
@@ -84,13 +87,12 @@ class FastModules:
             self.compile_seconds = time.perf_counter() - began
             logger.info("compiled the decoder layers in %.1f s", self.compile_seconds)
 
-    @staticmethod
-    def _expect(before: list[Tensor], run: Callable[[int], Tensor]) -> None:
-        if not all(torch.equal(logits, run(tokens)) for logits, tokens in zip(before, WARM_UP_SIZES, strict=True)):
-            raise RuntimeError("compiled layers gave other results when called directly")
-
     def active(self) -> AbstractContextManager[None]:
         return calling(self._calls)
+
+
+def _same(before: list[Tensor], run: Callable[[int], Tensor]) -> bool:
+    return all(torch.equal(logits, run(tokens)) for logits, tokens in zip(before, WARM_UP_SIZES, strict=True))
 
 
 @contextmanager
@@ -168,7 +170,9 @@ class CompiledLayer:
 
 
 def stack(layers: list[CompiledLayer], run: Callable[[], Any]) -> bool:
-    """Lets the first layer's call run all layers, if nothing but they work on what they hand on; says whether it does.
+    """Lets the first layer's call run all layers, if nothing else seems to work on what they hand on; says whether it does.
+
+    What a model does with a layer's output later on is not seen here: its results have to be compared.
 
     Args:
         run: one step, in which the model is seen to call each layer once, in order, with what the one before returned and
@@ -189,24 +193,15 @@ def stack(layers: list[CompiledLayer], run: Callable[[], Any]) -> bool:
 
     for layer in layers:
         layer.call = watched(layer)
-    try:
-        run()
-    finally:
-        for layer in layers:
-            layer.call = layer.direct
+    run()
     handed_on = [layer for layer, *_ in calls] == layers and all(
         len(args) == len(before) and kwargs.keys() == others.keys()
         and all(map(operator.is_, (*args, *kwargs.values()), (output, *before[1:], *map(others.get, kwargs))))
         for (_, before, others, output), (_, args, kwargs, _) in pairwise(calls))
-    try:
-        programs = Stack(programs, [layer.direct.place for layer in layers]) if handed_on else None
-    except ProgramError:
-        programs = None
-    if programs is None:
-        logger.info("decoder layers are called one by one: they do not simply follow on each other")
+    if not handed_on or len({(program.width, program.dtype) for program in programs}) > 1:
         return False
-    gathers = [layer.direct.inputs for layer in layers]
-    layers[0].call = lambda args, kwargs: programs([inputs(args, kwargs) for inputs in gathers])
+    gathers, one_call = [layer.direct.inputs for layer in layers], Stack(programs, [layer.direct.place for layer in layers])
+    layers[0].call = lambda args, kwargs: one_call([inputs(args, kwargs) for inputs in gathers])
     for layer in layers[1:]:
         layer.call = _hand_on
     return True
