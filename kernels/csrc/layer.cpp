@@ -200,8 +200,8 @@ using AttendKernel = void(void*, const void*, const void*, const void*, const in
 
 // Runs a program over `tokens` rows. `inputs` are what the program numbers first; buffers of its own follow, rows of each
 // one after the other in `workspace`. `item` is the bytes of a number in memory that the kernels work on.
-void run_program(const int64_t* code, void* const* inputs, char* workspace, int64_t tokens, int64_t item, LinearKernel* linear,
-                 AttendKernel* attend, int threads) {
+void run_program(const int64_t* code, void* const* inputs, char* workspace, int64_t tokens, int64_t item,
+                 LinearKernel* linear, AttendKernel* attend, int threads) {
   const int64_t num_inputs = *code++, num_buffers = *code++;
   thread_local std::vector<void*> memories, outputs;
   thread_local std::vector<const void*> weights, biases;

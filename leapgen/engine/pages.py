@@ -41,9 +41,12 @@ class PagePool:
         if not self._free:
             raise OutOfPagesError(f"all {self.num_pages} KV pages are in use")
         page = -1 if after is None else after + 1
-        if page not in self._free:
-            page = next(reversed(self._free_runs)) * RUN if self._free_runs else next(reversed(self._free))
-        del self._free[page]
+        if page not in self._free and self._free_runs:
+            page = self._free_runs.popitem()[0] * RUN
+        if page in self._free:
+            del self._free[page]
+        else:
+            page, _ = self._free.popitem()
         self._used_in_run[page // RUN] += 1
         self._free_runs.pop(page // RUN, None)
         self._counts[page] = 1
