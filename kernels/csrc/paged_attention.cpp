@@ -13,19 +13,13 @@
 namespace leapgen {
 namespace {
 
-constexpr int64_t kFewest = 8, kMost = 32;  // query tokens that go through the same keys together
-constexpr int64_t kTurn = 12;               // from this many rows on, a tile is laid out anew once for all of them
+constexpr int64_t kTurn = 12;  // from this many rows on, a tile is laid out anew once for all of them
 
 // Stores token t's keys and values in its slot and lays out its queries.
 template <typename T>
 FOR_EVERY_CPU void begin_token(const Step<T>& step, int64_t t, State& state) {
-  const int64_t kd = step.kd(), vd = step.vd(), group = step.group(), slot = step.plan.slots[t];
-  for (int64_t h = 0; h < step.kv_heads; ++h) {
-    std::memcpy(step.keys + (slot * step.kv_heads + h) * step.key_dim,
-                step.key + t * step.key_stride + h * step.key_head_stride, step.key_dim * sizeof(T));
-    std::memcpy(step.values + (slot * step.kv_heads + h) * step.value_dim,
-                step.value + t * step.value_stride + h * step.value_head_stride, step.value_dim * sizeof(T));
-  }
+  const int64_t kd = step.kd(), vd = step.vd(), group = step.group();
+  store_token(step, t);
   for (int64_t head = 0; head < step.heads; ++head) {
     const int64_t row = (head / group * step.plan.tokens + t) * group + head % group;
     const T* query = step.query + t * step.query_stride + head * step.query_head_stride;
@@ -96,48 +90,14 @@ FOR_EVERY_CPU void attend(const Step<T>& step, const Task& task, State& state, f
   }
 }
 
-// The tasks of each level.
-template <typename T>
-std::vector<std::vector<Task>> tasks_of(const Step<T>& step, int threads) {
-  const Plan& plan = step.plan;
-  std::vector<std::vector<Task>> levels;
-  for (int pass = 0; pass < 2; ++pass) {
-    std::vector<size_t> wholes;  // tasks with all KV heads together, by level
-    for (const auto& level : levels) wholes.push_back(level.size());
-    if (pass == 1) {
-      for (auto& level : levels) level.clear();
-    }
-    for (int64_t i = 0; i < plan.segments; ++i) {
-      const int64_t* s = plan.segment + 5 * i;
-      const Segment segment{s[0], s[1], s[2], s[3], s[4]};
-      if (static_cast<int64_t>(levels.size()) <= segment.level) levels.resize(segment.level + 1);
-      // All KV heads in one task, so that pages are read in one piece, where there are tasks enough for every thread.
-      const bool few = pass == 1 && wholes[segment.level] < static_cast<size_t>(2 * threads);
-      const int64_t heads_each = few ? 1 : step.kv_heads;
-      const int64_t first = plan.query_starts[segment.first], last = plan.query_starts[segment.last];
-      const int64_t block = std::clamp((last - first + threads - 1) / threads, kFewest, kMost);
-      for (int64_t token = first; token < last; token += block) {
-        for (int64_t head = 0; head < step.kv_heads; head += heads_each) {
-          levels[segment.level].push_back({plan.page_table + segment.first * plan.max_pages, segment.start, segment.end,
-                                           token, std::min(token + block, last), head, heads_each});
-        }
-      }
-    }
-  }
-  return levels;
-}
-
 template <typename T>
 void attend_step(const Step<T>& step, int threads) {
   const Plan& plan = step.plan;
   thread_local State kept;  // between calls, so that no call waits for fresh memory
   State& state = kept;
   state.make_room(plan.tokens, plan.tokens * step.heads, step.kd(), step.vd());
-  for (int64_t i = 0; i < plan.sequences; ++i) {
-    const int64_t start = plan.query_starts[i], end = plan.query_starts[i + 1];
-    for (int64_t t = start; t < end; ++t) state.position[t] = plan.kv_lengths[i] - end + t;
-  }
-  const auto levels = tasks_of(step, threads);
+  positions_of(plan, state.position);
+  const auto levels = tasks_of(plan, step.kv_heads, threads);
 #pragma omp parallel num_threads(threads)
   {
     Scratch<float> buffer(kTile * (2 * step.kd() + step.vd()));
@@ -162,14 +122,8 @@ void attend_step(const Step<T>& step, int threads) {
       int64_t* plan, const T* query, const T* key, const T* value, const int64_t* strides, T* output, int64_t tokens,    \
       int64_t heads, int64_t kv_heads, int64_t key_dim, int64_t value_dim, const float* sinks, int64_t window,           \
       float scaling, float softcap, int threads) {                                                                       \
-    const leapgen::Plan parsed(plan);                                                                                    \
-    const int64_t layer = plan[6]++, row = heads * value_dim;                                                            \
-    std::memset(static_cast<void*>(output + parsed.tokens * row), 0, (tokens - parsed.tokens) * row * sizeof(T));        \
-    T* keys = reinterpret_cast<T*>(parsed.pools[2 * layer]);                                                             \
-    T* values = reinterpret_cast<T*>(parsed.pools[2 * layer + 1]);                                                       \
-    leapgen::attend_step(leapgen::Step<T>{parsed, query, key, value, strides[0], strides[1], strides[2], strides[3],     \
-                                          strides[4], strides[5], output, keys, values, heads, kv_heads, key_dim,        \
-                                          value_dim, sinks, window, scaling, softcap},                                   \
+    leapgen::attend_step(leapgen::step_of(plan, query, key, value, strides, output, tokens, heads, kv_heads, key_dim,    \
+                                          value_dim, sinks, window, scaling, softcap),                                   \
                          threads);                                                                                       \
   }
 

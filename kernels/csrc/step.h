@@ -2,14 +2,16 @@
 
 #pragma once
 
+#include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "dots.h"
 
 namespace leapgen {
 
-constexpr int64_t kTile = 16;  // keys scored together
-constexpr int kParts = kTile / kLanes;
+constexpr int64_t kFewest = 8, kMost = 32;  // query tokens that go through the same keys together
+constexpr float kLowest = std::numeric_limits<float>::lowest();  // below every score but that of a key that is not seen
 
 // Sequences first .. last - 1 attend to positions start .. end - 1, whose pages they share.
 struct Segment {
@@ -50,23 +52,6 @@ struct Step {
   int64_t vd() const { return round_to_steps<T>(value_dim); }
 };
 
-// What each (KV head, token, head of its group) carries along, in that order.
-struct State {
-  Scratch<float> query;    // [rows, kd], scaled, in the steps' order
-  Scratch<float> sums;     // [rows, vd], in the steps' order
-  std::vector<float> highest;  // [rows]
-  Scratch<float> norms;    // [rows, kLanes], to be added up at the end
-  std::vector<int64_t> position;  // [tokens]
-
-  void make_room(int64_t tokens, int64_t rows, int64_t kd, int64_t vd) {
-    if (static_cast<int64_t>(query.size()) < rows * kd) query.resize(rows * kd);
-    if (static_cast<int64_t>(sums.size()) < rows * vd) sums.resize(rows * vd);
-    if (static_cast<int64_t>(highest.size()) < rows) highest.resize(rows);
-    if (static_cast<int64_t>(norms.size()) < rows * kLanes) norms.resize(rows * kLanes);
-    if (static_cast<int64_t>(position.size()) < tokens) position.resize(tokens);
-  }
-};
-
 // Query tokens first_token .. last_token - 1 of a segment go through its keys, for some of the KV heads.
 struct Task {
   const int64_t* pages;  // of the segment's first sequence: all that it covers are shared
@@ -74,15 +59,68 @@ struct Task {
   int64_t first_token, last_token, kv_head, kv_heads;
 };
 
-// One KV head's part of a tile: `count` keys and values from `position` on. `next` is where this head's share of the next
-// tile begins, keys and values: a tile of all heads is one run of memory, of which each head asks for an equal part.
+// The step that a kernel's C interface describes, for the layer whose turn it is; what is padding in `output` is set to 0.
 template <typename T>
-struct Tile {
-  int64_t position, count;
-  bool open;  // every row sees all kTile keys, and scores count as they are
-  const T *keys, *values;
-  int64_t key_stride, value_stride;
-  const T *next_keys, *next_values;
-};
+Step<T> step_of(int64_t* plan, const T* query, const T* key, const T* value, const int64_t* strides, T* output,
+                int64_t tokens, int64_t heads, int64_t kv_heads, int64_t key_dim, int64_t value_dim, const float* sinks,
+                int64_t window, float scaling, float softcap) {
+  const Plan parsed(plan);
+  const int64_t layer = plan[6]++, row = heads * value_dim;
+  std::memset(static_cast<void*>(output + parsed.tokens * row), 0, (tokens - parsed.tokens) * row * sizeof(T));
+  T* keys = reinterpret_cast<T*>(parsed.pools[2 * layer]);
+  T* values = reinterpret_cast<T*>(parsed.pools[2 * layer + 1]);
+  return {parsed, query, key, value, strides[0], strides[1], strides[2], strides[3], strides[4], strides[5], output, keys,
+          values, heads, kv_heads, key_dim, value_dim, sinks, window, scaling, softcap};
+}
+
+// The position of each of the step's tokens in its sequence.
+inline void positions_of(const Plan& plan, std::vector<int64_t>& positions) {
+  if (static_cast<int64_t>(positions.size()) < plan.tokens) positions.resize(plan.tokens);
+  for (int64_t i = 0; i < plan.sequences; ++i) {
+    const int64_t start = plan.query_starts[i], end = plan.query_starts[i + 1];
+    for (int64_t t = start; t < end; ++t) positions[t] = plan.kv_lengths[i] - end + t;
+  }
+}
+
+// Puts token t's keys and values into its slot.
+template <typename T>
+INLINED void store_token(const Step<T>& step, int64_t t) {
+  const int64_t slot = step.plan.slots[t];
+  for (int64_t h = 0; h < step.kv_heads; ++h) {
+    std::memcpy(step.keys + (slot * step.kv_heads + h) * step.key_dim,
+                step.key + t * step.key_stride + h * step.key_head_stride, step.key_dim * sizeof(T));
+    std::memcpy(step.values + (slot * step.kv_heads + h) * step.value_dim,
+                step.value + t * step.value_stride + h * step.value_head_stride, step.value_dim * sizeof(T));
+  }
+}
+
+// The tasks of each level.
+inline std::vector<std::vector<Task>> tasks_of(const Plan& plan, int64_t kv_heads, int threads) {
+  std::vector<std::vector<Task>> levels;
+  for (int pass = 0; pass < 2; ++pass) {
+    std::vector<size_t> wholes;  // tasks with all KV heads together, by level
+    for (const auto& level : levels) wholes.push_back(level.size());
+    if (pass == 1) {
+      for (auto& level : levels) level.clear();
+    }
+    for (int64_t i = 0; i < plan.segments; ++i) {
+      const int64_t* s = plan.segment + 5 * i;
+      const Segment segment{s[0], s[1], s[2], s[3], s[4]};
+      if (static_cast<int64_t>(levels.size()) <= segment.level) levels.resize(segment.level + 1);
+      // All KV heads in one task, so that pages are read in one piece, where there are tasks enough for every thread.
+      const bool few = pass == 1 && wholes[segment.level] < static_cast<size_t>(2 * threads);
+      const int64_t heads_each = few ? 1 : kv_heads;
+      const int64_t first = plan.query_starts[segment.first], last = plan.query_starts[segment.last];
+      const int64_t block = std::clamp((last - first + threads - 1) / threads, kFewest, kMost);
+      for (int64_t token = first; token < last; token += block) {
+        for (int64_t head = 0; head < kv_heads; head += heads_each) {
+          levels[segment.level].push_back({plan.page_table + segment.first * plan.max_pages, segment.start, segment.end,
+                                           token, std::min(token + block, last), head, heads_each});
+        }
+      }
+    }
+  }
+  return levels;
+}
 
 }  // namespace leapgen

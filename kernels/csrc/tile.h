@@ -5,15 +5,43 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "step.h"
 
 namespace leapgen {
 namespace {
 
+constexpr int64_t kTile = 16;  // keys scored together
+constexpr int kParts = kTile / kLanes;
 constexpr int64_t kHeld = 48;  // rows whose scores of a tile that is laid out anew are held at a time
-constexpr float kLowest = std::numeric_limits<float>::lowest();  // below every score but that of a key that is not seen
+
+// What each (KV head, token, head of its group) carries along, in that order.
+struct State {
+  Scratch<float> query;    // [rows, kd], scaled, in the steps' order
+  Scratch<float> sums;     // [rows, vd], in the steps' order
+  std::vector<float> highest;  // [rows]
+  Scratch<float> norms;    // [rows, kLanes], to be added up at the end
+  std::vector<int64_t> position;  // [tokens]
+
+  void make_room(int64_t tokens, int64_t rows, int64_t kd, int64_t vd) {
+    if (static_cast<int64_t>(query.size()) < rows * kd) query.resize(rows * kd);
+    if (static_cast<int64_t>(sums.size()) < rows * vd) sums.resize(rows * vd);
+    if (static_cast<int64_t>(highest.size()) < rows) highest.resize(rows);
+    if (static_cast<int64_t>(norms.size()) < rows * kLanes) norms.resize(rows * kLanes);
+    if (static_cast<int64_t>(position.size()) < tokens) position.resize(tokens);
+  }
+};
+
+// One KV head's part of a tile: `count` keys and values from `position` on. `next` is where this head's share of the next
+// tile begins, keys and values: a tile of all heads is one run of memory, of which each head asks for an equal part.
+template <typename T>
+struct Tile {
+  int64_t position, count;
+  bool open;  // every row sees all kTile keys, and scores count as they are
+  const T *keys, *values;
+  int64_t key_stride, value_stride;
+  const T *next_keys, *next_values;
+};
 
 // sums[r] += weights[r] . values over `count` rows, for R rows of the left side; the width is P parts of kLanes.
 template <typename T, int R, int P>

@@ -16,7 +16,8 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-AMX = ("amx", "amx_model")  # bfloat16 linear layers by matrix tiles (AMX), and by a model of them in software
+AMX = ("amx", "amx_model")  # bfloat16 kernels by matrix tiles (AMX), and by a model of them in software
+TILE = 32  # keys that a kernel goes through at once: positions that sequences share are cut at multiples of it
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _POINTER, _INT, _FLOAT, _THREADS = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _STRIDES = _INT * 6
@@ -38,7 +39,7 @@ def library() -> ctypes.CDLL | None:
         raise ImportError(f"{spec.origin} was built from other sources than leapgen's Python code ({error}); "
                           "build it again: pip install -e .") from error
     if lib.leapgen_has_amx() and _amx_agrees(lib):
-        _LINEAR[torch.bfloat16] = lib.leapgen_linear_amx
+        _LINEAR[torch.bfloat16], _ATTEND[torch.bfloat16] = lib.leapgen_linear_amx, lib.leapgen_attend_amx
     return lib
 
 
@@ -55,8 +56,9 @@ def _declare(lib: ctypes.CDLL) -> None:
     lib.leapgen_layers.argtypes = [_POINTER, _INT, _POINTER, _POINTER, _INT, _INT, _POINTER, _POINTER, _THREADS]
     lib.leapgen_layers.restype = None
     for name in AMX:
-        linear = getattr(lib, f"leapgen_linear_{name}")
-        linear.argtypes, linear.restype = _LINEAR[torch.bfloat16].argtypes, None
+        for kernel, declared in (("linear", _LINEAR), ("attend", _ATTEND)):
+            function = getattr(lib, f"leapgen_{kernel}_{name}")
+            function.argtypes, function.restype = declared[torch.bfloat16].argtypes, None
 
 
 def _amx_agrees(lib: ctypes.CDLL) -> bool:
@@ -76,15 +78,19 @@ def serves(tensor: Tensor) -> bool:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, plan: Tensor, scaling: float, sliding_window: int | None,
-           softcap: float | None, sinks: Tensor | None) -> Tensor:
+           softcap: float | None, sinks: Tensor | None, kernel: Any = None) -> Tensor:
     """Stores a flat mixed step's keys and values in the pool and attends over its pages, computed in float32.
+
+    By matrix tiles (AMX) the weights, too, are rounded to bfloat16 before they are multiplied with values.
 
     Args:
         query: [1, heads, tokens, key_dim]; key: [1, kv_heads, tokens, key_dim]; value: [1, kv_heads, tokens, value_dim];
             float32 or bfloat16, as the pool is. Tokens past the plan's are padding.
         plan: int64, as ``StepPlan.packed`` lays it out. It says where the pool's layers lie, and whose turn it is: each call
             takes the next layer's.
+        scaling: above 0.
         sliding_window: positions a query sees, itself included; softcap, sinks [heads]: as in the oracle.
+        kernel: a C function; None takes the best one for the dtype on this machine.
 
     Returns:
         [1, tokens, heads, value_dim] in the query's dtype; zeros for padding.
@@ -100,7 +106,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, plan: Tensor, scaling: flo
     strides = _STRIDES(query_token, query_head, key_token, key_head, value_token, value_head)
     if sinks is not None:
         sinks = sinks.float().contiguous()
-    _ATTEND[query.dtype](
+    kernel = kernel or _ATTEND[query.dtype]
+    kernel(
         plan.data_ptr(), query.data_ptr(), key.data_ptr(), value.data_ptr(), strides, output.data_ptr(), tokens, heads,
         kv_heads, key_dim, value_dim, None if sinks is None else sinks.data_ptr(), sliding_window or 0, scaling,
         softcap or 0.0, torch.get_num_threads())

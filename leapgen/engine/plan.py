@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
+from math import gcd
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from leapgen_kernels import gpu
+from leapgen_kernels import cpu, gpu
 from torch import Tensor
 
 from leapgen.engine.cache import KVCache
@@ -101,7 +102,7 @@ class StepPlan:
         """
         layers = list(self.cache.keys)
         if self._packed is None or self._packed_layers != len(layers):
-            segments = shared_segments(self.page_table, self.kv_lengths, self.cache.page_size)
+            segments = shared_segments(self.page_table, self.kv_lengths, self.cache.page_size, cpu.TILE)
             counts = [len(self.kv_lengths), len(self.slots), self.cache.page_size, self.page_table.shape[1], len(segments),
                       len(layers), 0]
             self._packed = torch.from_numpy(np.concatenate(
@@ -138,11 +139,15 @@ class StepPlan:
         return self._tiles[attends]
 
 
-def shared_segments(page_table: np.ndarray, kv_lengths: np.ndarray, page_size: int) -> np.ndarray:
+def shared_segments(page_table: np.ndarray, kv_lengths: np.ndarray, page_size: int, tile: int = 1) -> np.ndarray:
     """Cuts a step into runs of sequences and the positions whose pages the whole run shares.
 
     Pages are looked for between neighbours: forks enter the engine one after the other. A run's own shared pages come
     first, then those its parts share, one level deeper; a sequence alone comes last.
+
+    Args:
+        page_table: [sequences, max_pages]; kv_lengths: [sequences].
+        tile: sharing ends at a multiple of so many positions: each row then meets its keys in the same tiles whoever shares.
 
     Returns:
         [segments, 5] int64: level, first sequence, last sequence + 1, first position, last position + 1.
@@ -151,6 +156,7 @@ def shared_segments(page_table: np.ndarray, kv_lengths: np.ndarray, page_size: i
     equal = page_table[1:] == page_table[:-1]
     equal &= np.arange(page_table.shape[1]) < np.minimum(counts[1:], counts[:-1])[:, None]
     shared = np.where(equal.all(axis=1), equal.shape[1], equal.argmin(axis=1)) if equal.size else np.zeros(0, dtype=np.int64)
+    shared -= shared % (tile // gcd(tile, page_size))
     segments: list[tuple[int, int, int, int, int]] = []
     stack = [(0, 0, len(kv_lengths), 0)] if len(kv_lengths) else []  # level, first, last + 1, first page
     while stack:

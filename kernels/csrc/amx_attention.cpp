@@ -1,0 +1,482 @@
+// Paged attention in bfloat16 by matrix tiles (AMX): the walk over pages of paged_attention.cpp with other arithmetic.
+//
+// Scores are K Q^T, keys read where they lie, so that a score tile has a key in each row and a query in each column, and the
+// softmax works on sixteen queries at once with no sum across lanes. Weights are rounded to bfloat16 (their sum is not), as
+// FlashAttention does it, and multiplied with values whose rows are interleaved in pairs. A row meets its keys in the same
+// tiles and order whatever it is computed with, so its result is the same bits.
+
+#include <algorithm>
+#include <cmath>
+
+#include "amx.h"
+#include "step.h"
+
+namespace leapgen {
+namespace {
+
+constexpr int64_t kKeys = kStep;  // keys of a tile: what one product of weights and values sums over
+
+typedef float Wide __attribute__((vector_size(64)));  // a number for each query of a pack
+typedef int32_t WideInt __attribute__((vector_size(64)));
+typedef uint32_t WideBits __attribute__((vector_size(64)));
+typedef uint16_t Line __attribute__((vector_size(64)));  // 32 bfloat16
+
+template <typename V>
+INLINED V load_as(const void* p) {
+  V v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+template <typename To, typename From>
+INLINED To bits_of(From v) {
+  return load_as<To>(&v);
+}
+template <typename V>
+INLINED void save_all(void* p, V v) {
+  std::memcpy(p, &v, sizeof v);
+}
+INLINED Wide copies(float x) { return Wide{} + x; }
+
+// Queries that are scored together, at most kSide: of one KV head, or of several that have few. Column `i * rows + r` of a
+// score tile is row first_row + r of KV head first_head + i.
+struct Pack {
+  int64_t first_head, heads, first_row, rows;
+  uint32_t* query;                     // B tiles [heads][key_steps][kSide pairs][kSide queries][2], 0 for queries of others
+  float* sums;                         // [kSide queries, value_width], dims as `pairs` leaves them
+  alignas(64) float highest[kSide];    // greatest score so far, times log2(e)
+  alignas(64) float norms[kSide];      // sum of the weights
+  alignas(64) int32_t position[kSide];
+};
+
+// A KV head's keys or values of a tile: 16 rows each from two places on, `stride` elements apart.
+struct Rows {
+  const BFloat16* half[2];
+  int64_t stride;
+
+  const BFloat16* row(int64_t t) const { return half[t / kSide] + t % kSide * stride; }
+};
+
+// What each (KV head, token, head of its group) carries along, in that order.
+struct State {
+  Scratch<float> sums;  // [rows, value_width]
+  std::vector<float> highest, norms;
+  std::vector<int64_t> position;  // [tokens]
+};
+
+struct Attention {
+  const Step<BFloat16>& step;
+  State& state;
+  int64_t key_steps, value_width;  // in tiles: steps of kStep dims; dims, a multiple of kStep
+
+  Attention(const Step<BFloat16>& step, State& state)
+      : step(step), state(state), key_steps((step.key_dim + kStep - 1) / kStep),
+        value_width((step.value_dim + kStep - 1) / kStep * kStep) {}
+
+  bool in_place(int64_t dim) const { return step.plan.page_size % kSide == 0 && dim % kStep == 0; }
+  int64_t row(int64_t kv_head, int64_t token) const { return (kv_head * step.plan.tokens + token) * step.group(); }
+};
+
+// Scratch memory of a thread.
+struct Room {
+  std::vector<Pack> packs;
+  Scratch<uint32_t> query;          // of all packs
+  Scratch<float> sums;
+  Scratch<BFloat16> keys, values;   // of kSide heads [kKeys, width]: rows that do not lie as tiles need them
+  Scratch<uint32_t> pairs;          // of kSide heads: B tiles [value_width / kSide][kSide pairs][kSide dims][2]
+};
+
+// ---- a pack's beginning and end ------------------------------------------------------------------------------------------
+
+// One query as the column of B tiles.
+INLINED void put_query(const Attention& a, const BFloat16* query, uint32_t* column) {
+  uint32_t pairs[kSide];
+  for (int64_t step = 0; step < a.key_steps; ++step, column += kSide * kSide) {
+    const int64_t first = step * kStep, there = std::min(kStep, a.step.key_dim - first);
+    if (there < kStep) std::memset(pairs, 0, sizeof pairs);
+    std::memcpy(pairs, query + first, there * sizeof *query);
+    for (int64_t p = 0; p < kSide; ++p) column[p * kSide] = pairs[p];
+  }
+}
+
+FOR_EVERY_CPU void begin_pack(const Attention& a, const Task& task, Pack& pack) {
+  const Step<BFloat16>& step = a.step;
+  const int64_t head_size = a.key_steps * kSide * kSide, group = step.group();
+  std::memset(pack.query, 0, pack.heads * head_size * sizeof *pack.query);
+  for (int64_t lane = 0; lane < kSide; ++lane) {
+    pack.highest[lane] = pack.norms[lane] = 0.0f;
+    pack.position[lane] = static_cast<int32_t>(a.state.position[task.first_token]);
+  }
+  std::memset(pack.sums, 0, kSide * a.value_width * sizeof *pack.sums);
+  for (int64_t i = 0; i < pack.heads; ++i) {
+    for (int64_t r = 0; r < pack.rows; ++r) {
+      const int64_t lane = i * pack.rows + r, kv_head = pack.first_head + i;
+      const int64_t token = task.first_token + (pack.first_row + r) / group;
+      const int64_t head = kv_head * group + (pack.first_row + r) % group;
+      const int64_t row = a.row(kv_head, task.first_token) + pack.first_row + r;
+      put_query(a, step.query + token * step.query_stride + head * step.query_head_stride, pack.query + i * head_size + lane);
+      pack.highest[lane] = a.state.highest[row];
+      pack.norms[lane] = a.state.norms[row];
+      pack.position[lane] = static_cast<int32_t>(a.state.position[token]);
+      std::memcpy(pack.sums + lane * a.value_width, a.state.sums.data() + row * a.value_width, a.value_width * sizeof(float));
+    }
+  }
+}
+
+void end_pack(const Attention& a, const Task& task, const Pack& pack) {
+  for (int64_t i = 0; i < pack.heads; ++i) {
+    const int64_t row = a.row(pack.first_head + i, task.first_token) + pack.first_row, lane = i * pack.rows;
+    std::copy_n(pack.highest + lane, pack.rows, a.state.highest.data() + row);
+    std::copy_n(pack.norms + lane, pack.rows, a.state.norms.data() + row);
+    std::copy_n(pack.sums + lane * a.value_width, pack.rows * a.value_width, a.state.sums.data() + row * a.value_width);
+  }
+}
+
+// The packs of a task; `rows` of each KV head.
+void make_packs(const Attention& a, const Task& task, int64_t rows, Room& room) {
+  const int64_t together = std::max<int64_t>(kSide / rows, 1), query_size = together * a.key_steps * kSide * kSide;
+  room.packs.clear();
+  for (int64_t head = task.kv_head; head < task.kv_head + task.kv_heads; head += together) {
+    for (int64_t row = 0; row < rows; row += kSide) {
+      Pack pack;
+      pack.first_head = head, pack.heads = std::min(together, task.kv_head + task.kv_heads - head);
+      pack.first_row = row, pack.rows = std::min(kSide, rows - row);
+      room.packs.push_back(pack);
+    }
+  }
+  const size_t count = room.packs.size();
+  if (room.query.size() < count * query_size) room.query.resize(count * query_size);
+  if (room.sums.size() < count * kSide * a.value_width) room.sums.resize(count * kSide * a.value_width);
+  for (size_t i = 0; i < count; ++i) {
+    room.packs[i].query = room.query.data() + i * query_size;
+    room.packs[i].sums = room.sums.data() + i * kSide * a.value_width;
+    begin_pack(a, task, room.packs[i]);
+  }
+}
+
+// ---- a tile --------------------------------------------------------------------------------------------------------------
+
+// Where a head's `count` rows of a tile lie. Rows that a matrix tile cannot be loaded from are copied, zeros past their end.
+Rows rows_of(const Attention& a, const Task& task, const BFloat16* pool, int64_t kv_head, int64_t dim, int64_t width,
+             int64_t position, int64_t count, BFloat16* copies) {
+  const int64_t page_size = a.step.plan.page_size, stride = a.step.kv_heads * dim;
+  const auto at = [&](int64_t t) {
+    const int64_t p = position + t, slot = task.pages[p / page_size] * page_size + p % page_size;
+    return pool + slot * stride + kv_head * dim;
+  };
+  if (a.in_place(dim)) return {{at(0), at(count > kSide ? kSide : 0)}, stride};
+  for (int64_t t = 0; t < count; ++t) {
+    std::memcpy(copies + t * width, at(t), dim * sizeof *copies);
+    std::memset(static_cast<void*>(copies + t * width + dim), 0, (width - dim) * sizeof *copies);
+  }
+  return {{copies, copies + kSide * width}, width};
+}
+
+// Values as B tiles: rows of neighbours interleaved, 32 dims at a time, which leaves dims 0-3, 8-11, 16-19 and 24-27 in one
+// tile and the others in the next. Keys and values of the next tile are asked for meanwhile.
+FOR_EVERY_CPU void interleave(const Rows& values, int64_t count, int64_t width, const Rows* next, int64_t key_width,
+                              uint32_t* pairs) {
+  for (int64_t p = 0; p < kSide; ++p) {
+    const int64_t t = 2 * p;
+    if (next) {
+      for (int64_t ahead = t; ahead < t + 2; ++ahead) {
+        for (int64_t d = 0; d < key_width; d += kStep) __builtin_prefetch(next[0].row(ahead) + d, 0, 2);
+        for (int64_t d = 0; d < width; d += kStep) __builtin_prefetch(next[1].row(ahead) + d, 0, 2);
+      }
+    }
+    for (int64_t d = 0; d < width; d += kStep) {
+      const Line a = t < count ? load_as<Line>(values.row(t) + d) : Line{};
+      const Line b = t + 1 < count ? load_as<Line>(values.row(t + 1) + d) : Line{};
+      uint32_t* out = pairs + d * kSide + p * kSide;
+      save_all(out, __builtin_shufflevector(a, b, 0, 32, 1, 33, 2, 34, 3, 35, 8, 40, 9, 41, 10, 42, 11, 43, 16, 48, 17, 49,
+                                            18, 50, 19, 51, 24, 56, 25, 57, 26, 58, 27, 59));
+      save_all(out + kSide * kSide,
+               __builtin_shufflevector(a, b, 4, 36, 5, 37, 6, 38, 7, 39, 12, 44, 13, 45, 14, 46, 15, 47, 20, 52, 21, 53, 22,
+                                       54, 23, 55, 28, 60, 29, 61, 30, 62, 31, 63));
+    }
+  }
+}
+
+// scores[t][lane] = key t . query of the lane.
+template <class Tiles>
+INLINED void score(Tiles& tiles, const Attention& a, const Pack& pack, const Rows* keys, float* scores) {
+  tiles.template zero<0>();
+  tiles.template zero<1>();
+  const uint32_t* query = pack.query;
+  for (int64_t i = 0; i < pack.heads; ++i) {
+    const int64_t stride = keys[i].stride * sizeof(BFloat16);
+    for (int64_t step = 0; step < a.key_steps; ++step, query += kSide * kSide) {
+      tiles.template load<3>(query, 64);
+      tiles.template load<2>(keys[i].half[0] + step * kStep, stride);
+      tiles.template multiply<0, 2, 3>();
+      tiles.template load<7>(keys[i].half[1] + step * kStep, stride);
+      tiles.template multiply<1, 7, 3>();
+    }
+  }
+  tiles.template store<0>(scores, 64);
+  tiles.template store<1>(scores + kSide * kSide, 64);
+}
+
+// 2^x for x <= 0 with a relative error below 3e-6; 0 below -126.
+INLINED Wide power_of_two(Wide x) {
+  constexpr float rounds = 12582912.0f;  // 1.5 * 2^23: adding it leaves whole numbers, in the lowest bits
+  const Wide n = x + rounds, r = x - (n - rounds);
+  Wide p = r * 9.58285e-3f + 5.590642e-2f;
+  p = p * r + 2.4024099e-1f;
+  p = p * r + 6.9312419e-1f;
+  p = p * r + 1.0f;
+  const Wide power = bits_of<Wide>(bits_of<WideInt>(p) + (bits_of<WideInt>(n) << 23));
+  return x < -126.0f ? Wide{} : power;
+}
+
+INLINED bool any(WideInt mask) {
+  typedef int64_t Halves __attribute__((vector_size(64)));
+  const Halves h = bits_of<Halves>(mask);
+  return (h[0] | h[1] | h[2] | h[3] | h[4] | h[5] | h[6] | h[7]) != 0;
+}
+
+// Rows become columns.
+INLINED void turn(const uint32_t* from, uint32_t* to) {
+  WideBits v[kSide], w[kSide];
+#pragma GCC unroll 16
+  for (int i = 0; i < kSide; ++i) v[i] = load_as<WideBits>(from + i * kSide);
+#pragma GCC unroll 8
+  for (int i = 0; i < kSide; i += 2) {
+    w[i] = __builtin_shufflevector(v[i], v[i + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
+    w[i + 1] = __builtin_shufflevector(v[i], v[i + 1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < kSide; i += 4) {
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; ++j) {
+      const WideBits a = w[i + j], b = w[i + j + 2];
+      v[i + 2 * j] = __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+      v[i + 2 * j + 1] = __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+    }
+  }
+  const auto even = [](WideBits a, WideBits b) INLINE {
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
+  };
+  const auto odd = [](WideBits a, WideBits b) INLINE {
+    return __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+  };
+#pragma GCC unroll 4
+  for (int k = 0; k < 4; ++k) {
+    const WideBits a = even(v[k], v[k + 4]), b = even(v[k + 8], v[k + 12]);
+    const WideBits c = odd(v[k], v[k + 4]), d = odd(v[k + 8], v[k + 12]);
+    save_all(to + k * kSide, even(a, b));
+    save_all(to + (k + 4) * kSide, even(c, d));
+    save_all(to + (k + 8) * kSide, odd(a, b));
+    save_all(to + (k + 12) * kSide, odd(c, d));
+  }
+}
+
+// What of a tile the queries see, and how scores count.
+struct Sight {
+  bool open;         // all of it, and scores count as they are
+  int32_t position;  // of the first key
+  int32_t count, window;
+  float scaling, softcap;
+};
+
+INLINED void hide(const Sight& sight, const Pack& pack, float* scores) {
+  if (sight.softcap > 0.0f) {
+    for (int64_t i = 0; i < kKeys * kSide; ++i) {
+      scores[i] = std::tanh(scores[i] * sight.scaling / sight.softcap) * sight.softcap / sight.scaling;
+    }
+  }
+  const WideInt own = load_as<WideInt>(pack.position);
+  for (int32_t t = 0; t < kKeys; ++t) {
+    const WideInt key = WideInt{} + (sight.position + t);
+    WideInt seen = t < sight.count ? key <= own : WideInt{};
+    if (sight.window) seen &= key > own - sight.window;
+    save_all(scores + t * kSide, seen ? load_as<Wide>(scores + t * kSide) : copies(-INFINITY));
+  }
+}
+
+// Scores become weights, an A tile of pairs of keys for each query; what the queries carry along follows.
+FOR_EVERY_CPU void soften(const Sight& sight, Pack& pack, int64_t width, float* scores, uint32_t* weights) {
+  if (!sight.open) hide(sight, pack, scores);
+  const Wide factor = copies(sight.scaling * 1.44269504f);
+  Wide tops[2] = {load_as<Wide>(scores), load_as<Wide>(scores + kSide)};
+#pragma GCC unroll 15
+  for (int64_t t = 2; t < kKeys; t += 2) {
+#pragma GCC unroll 2
+    for (int64_t i = 0; i < 2; ++i) {
+      const Wide one = load_as<Wide>(scores + (t + i) * kSide);
+      tops[i] = one > tops[i] ? one : tops[i];
+    }
+  }
+  const Wide top = (tops[0] > tops[1] ? tops[0] : tops[1]) * factor;
+  Wide highest = load_as<Wide>(pack.highest), norms = load_as<Wide>(pack.norms);
+  const WideInt higher = top > highest;
+  if (any(higher)) {  // seldom, so that the branch is guessed right and nothing waits for the greatest
+    const Wide shrink = power_of_two(higher ? highest - top : Wide{});
+    highest = higher ? top : highest;
+    norms *= shrink;
+    save_all(pack.highest, highest);
+    for (int64_t lane = 0; lane < kSide; ++lane) {
+      float* sums = pack.sums + lane * width;
+      if (higher[lane]) {
+        for (int64_t d = 0; d < width; d += kSide) save_all(sums + d, load_as<Wide>(sums + d) * shrink[lane]);
+      }
+    }
+  }
+  alignas(64) uint32_t pairs[kSide * kSide];
+  Wide sums[2] = {};
+#pragma GCC unroll 4
+  for (int64_t p = 0; p < kSide; ++p) {
+    const Wide a = power_of_two(load_as<Wide>(scores + 2 * p * kSide) * factor - highest);
+    const Wide b = power_of_two(load_as<Wide>(scores + (2 * p + 1) * kSide) * factor - highest);
+    sums[0] += a, sums[1] += b;
+    const WideBits low = (bits_of<WideBits>(a) + 0x8000) >> 16, high = (bits_of<WideBits>(b) + 0x8000) & 0xffff0000;
+    save_all(pairs + p * kSide, low | high);
+  }
+  save_all(pack.norms, norms + (sums[0] + sums[1]));
+  turn(pairs, weights);
+}
+
+// Each query's sums += weights x values.
+template <class Tiles>
+INLINED void accumulate(Tiles& tiles, const Attention& a, const Pack& pack, const uint32_t* weights, const uint32_t* pairs) {
+  const int64_t stride = a.value_width * sizeof(float);
+  for (int64_t i = 0; i < pack.heads; ++i) {
+    float* sums = pack.sums + i * pack.rows * a.value_width;
+    tiles.template load<4>(weights + i * pack.rows * kSide, 64);
+    for (int64_t d = 0; d < a.value_width; d += kStep, sums += kStep, pairs += 2 * kSide * kSide) {
+      tiles.template load<5>(sums, stride);
+      tiles.template load<7>(pairs, 64);
+      tiles.template multiply<5, 4, 7>();
+      tiles.template load<6>(sums + kSide, stride);
+      tiles.template load<2>(pairs + kSide * kSide, 64);
+      tiles.template multiply<6, 4, 2>();
+      tiles.template store<5>(sums, stride);
+      tiles.template store<6>(sums + kSide, stride);
+    }
+  }
+}
+
+template <class Tiles>
+void attend(Tiles& tiles, const Attention& a, const Task& task, Room& room) {
+  const Step<BFloat16>& step = a.step;
+  const int64_t rows = (task.last_token - task.first_token) * step.group(), key_width = a.key_steps * kStep;
+  const auto own = std::minmax_element(a.state.position.begin() + task.first_token, a.state.position.begin() + task.last_token);
+  const int64_t lowest = *own.first, end = std::min(task.end, *own.second + 1);
+  int64_t position = task.start;
+  if (step.window) position = std::max(position, (lowest - step.window + 1) / kKeys * kKeys);
+  make_packs(a, task, rows, room);
+  tiles.begin(std::min(rows, kSide));
+  const bool in_place = a.in_place(step.key_dim) && a.in_place(step.value_dim);
+  const int64_t pairs_size = a.value_width * kSide;
+  alignas(64) float scores[kKeys * kSide];
+  alignas(64) uint32_t weights[kSide * kSide];
+  for (; position < end; position += kKeys) {
+    const int64_t count = std::min(kKeys, end - position), next_count = std::min(kKeys, end - position - kKeys);
+    const bool open = count == kKeys && position + kKeys <= lowest + 1 && !step.window && step.softcap <= 0.0f;
+    const Sight sight{open, static_cast<int32_t>(position), static_cast<int32_t>(count), static_cast<int32_t>(step.window),
+                      step.scaling, step.softcap};
+    for (auto pack = room.packs.begin(); pack != room.packs.end();) {
+      const int64_t first_head = pack->first_head;
+      Rows keys[kSide];
+      for (int64_t i = 0; i < pack->heads; ++i) {
+        const int64_t head = first_head + i;
+        BFloat16 *key_copies = room.keys.data() + i * kKeys * key_width;
+        BFloat16 *value_copies = room.values.data() + i * kKeys * a.value_width;
+        const auto rows_at = [&](int64_t from, int64_t some, Rows* out) {
+          out[0] = rows_of(a, task, step.keys, head, step.key_dim, key_width, from, some, key_copies);
+          out[1] = rows_of(a, task, step.values, head, step.value_dim, a.value_width, from, some, value_copies);
+        };
+        Rows here[2], next[2];
+        const bool ahead = in_place && next_count > 0;
+        if (ahead) rows_at(position + kKeys, next_count, next);
+        rows_at(position, count, here);
+        keys[i] = here[0];
+        interleave(here[1], count, a.value_width, ahead ? next : nullptr, key_width, room.pairs.data() + i * pairs_size);
+      }
+      for (; pack != room.packs.end() && pack->first_head == first_head; ++pack) {
+        score(tiles, a, *pack, keys, scores);
+        soften(sight, *pack, a.value_width, scores, weights);
+        accumulate(tiles, a, *pack, weights, room.pairs.data());
+      }
+    }
+  }
+  for (const Pack& pack : room.packs) end_pack(a, task, pack);
+}
+
+// ---- a step --------------------------------------------------------------------------------------------------------------
+
+// Stores token t's keys and values; its rows have met no key yet.
+void begin_token(const Attention& a, int64_t t) {
+  const Step<BFloat16>& step = a.step;
+  store_token(step, t);
+  for (int64_t head = 0; head < step.heads; ++head) {
+    const int64_t row = a.row(head / step.group(), t) + head % step.group();
+    std::memset(a.state.sums.data() + row * a.value_width, 0, a.value_width * sizeof(float));
+    a.state.highest[row] = step.sinks ? std::max(step.sinks[head] * 1.44269504f, kLowest) : kLowest;
+    a.state.norms[row] = step.sinks ? 1.0f : 0.0f;
+  }
+}
+
+FOR_EVERY_CPU void end_token(const Attention& a, int64_t t) {
+  const Step<BFloat16>& step = a.step;
+  for (int64_t head = 0; head < step.heads; ++head) {
+    const int64_t row = a.row(head / step.group(), t) + head % step.group();
+    const float *sums = a.state.sums.data() + row * a.value_width, inverse = 1.0f / a.state.norms[row];
+    BFloat16* out = step.output + (t * step.heads + head) * step.value_dim;
+    for (int64_t d = 0; d < step.value_dim; d += 4) {  // back into the order that interleave() took them out of
+      const float* four = sums + d / kStep * kStep + d % 8 / 4 * kSide + d % kStep / 8 * 4;
+      if (d + 4 <= step.value_dim) {
+        save(out + d, load_quad(four) * inverse);
+      } else {
+        for (int64_t i = d; i < step.value_dim; ++i) from_float(four[i - d] * inverse, out + i);
+      }
+    }
+  }
+}
+
+template <class Tiles>
+void attend_step(const Step<BFloat16>& step, int threads) {
+  const Plan& plan = step.plan;
+  thread_local State kept;  // between calls, so that no call waits for fresh memory
+  const Attention a(step, kept);
+  const size_t rows = plan.tokens * step.heads;
+  if (kept.sums.size() < rows * a.value_width) kept.sums.resize(rows * a.value_width);
+  if (kept.highest.size() < rows) kept.highest.resize(rows), kept.norms.resize(rows);
+  positions_of(plan, kept.position);
+  const auto levels = tasks_of(plan, step.kv_heads, threads);
+#pragma omp parallel num_threads(threads)
+  {
+    Tiles tiles;
+    thread_local Room room;
+    room.keys.resize(kSide * kKeys * a.key_steps * kStep);
+    room.values.resize(kSide * kKeys * a.value_width);
+    room.pairs.resize(kSide * a.value_width * kSide);
+#pragma omp for schedule(static)
+    for (int64_t t = 0; t < plan.tokens; ++t) begin_token(a, t);
+    for (const auto& tasks : levels) {
+#pragma omp for schedule(dynamic)
+      for (size_t i = 0; i < tasks.size(); ++i) attend(tiles, a, tasks[i], room);
+    }
+    tiles.end();
+#pragma omp for schedule(static)
+    for (int64_t t = 0; t < plan.tokens; ++t) end_token(a, t);
+  }
+}
+
+}  // namespace
+}  // namespace leapgen
+
+// As leapgen_attend_bfloat16, for scaling > 0: with the machine's tiles, or with the model of them.
+#define LEAPGEN_EXPORT(NAME, TILES)                                                                                       \
+  extern "C" __attribute__((visibility("default"))) void leapgen_attend_##NAME(                                           \
+      int64_t* plan, const leapgen::BFloat16* query, const leapgen::BFloat16* key, const leapgen::BFloat16* value,        \
+      const int64_t* strides, leapgen::BFloat16* output, int64_t tokens, int64_t heads, int64_t kv_heads,                 \
+      int64_t key_dim, int64_t value_dim, const float* sinks, int64_t window, float scaling, float softcap,               \
+      int threads) {                                                                                                      \
+    leapgen::attend_step<leapgen::TILES>(                                                                                 \
+        leapgen::step_of(plan, query, key, value, strides, output, tokens, heads, kv_heads, key_dim, value_dim, sinks,    \
+                         window, scaling, softcap),                                                                       \
+        threads);                                                                                                         \
+  }
+
+LEAPGEN_EXPORT(amx, HardwareTiles)
+LEAPGEN_EXPORT(amx_model, ModelTiles)
