@@ -37,6 +37,7 @@ struct ModelTiles {
       std::memcpy(registers[T] + 64 * i, static_cast<const char*>(from) + i * stride, 64);
     }
   }
+  template <int T> void load_once(const void* from, int64_t stride) { load<T>(from, stride); }
   template <int T> void store(void* to, int64_t stride) {
     for (int64_t i = 0; i < rows_of(T); ++i) {
       std::memcpy(static_cast<char*>(to) + i * stride, registers[T] + 64 * i, 64);
@@ -55,6 +56,60 @@ struct ModelTiles {
     }
   }
 };
+
+// Sixteen numbers at a time: a row of a tile.
+typedef float Wide __attribute__((vector_size(64)));
+typedef int32_t WideInt __attribute__((vector_size(64)));
+typedef uint32_t WideBits __attribute__((vector_size(64)));
+
+template <typename V>
+INLINED V load_as(const void* p) {
+  V v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+template <typename To, typename From>
+INLINED To bits_of(From v) {
+  return load_as<To>(&v);
+}
+template <typename V>
+INLINED void save_all(void* p, V v) {
+  std::memcpy(p, &v, sizeof v);
+}
+
+// Rows of a tile become columns.
+INLINED void turn(WideBits v[kSide], uint32_t* to) {
+  WideBits w[kSide];
+#pragma GCC unroll 8
+  for (int i = 0; i < kSide; i += 2) {
+    w[i] = __builtin_shufflevector(v[i], v[i + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
+    w[i + 1] = __builtin_shufflevector(v[i], v[i + 1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < kSide; i += 4) {
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; ++j) {
+      const WideBits a = w[i + j], b = w[i + j + 2];
+      v[i + 2 * j] = __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+      v[i + 2 * j + 1] = __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+    }
+  }
+  const auto even = [](WideBits a, WideBits b) INLINE {
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
+  };
+  const auto odd = [](WideBits a, WideBits b) INLINE {
+    return __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+  };
+#pragma GCC unroll 4
+  for (int k = 0; k < 4; ++k) {
+    const WideBits a = even(v[k], v[k + 4]), b = even(v[k + 8], v[k + 12]);
+    const WideBits c = odd(v[k], v[k + 4]), d = odd(v[k + 8], v[k + 12]);
+    save_all(to + k * kSide, even(a, b));
+    save_all(to + (k + 4) * kSide, even(c, d));
+    save_all(to + (k + 8) * kSide, odd(a, b));
+    save_all(to + (k + 12) * kSide, odd(c, d));
+  }
+}
 
 #ifdef TILES_IN_HARDWARE
 // The instructions. Every statement names memory, so that the compiler moves no load or store across it.
@@ -77,6 +132,10 @@ struct HardwareTiles {
   template <int T> INLINED void zero() { asm volatile("tilezero %%tmm%c0" : : "i"(T) : "memory"); }
   template <int T> INLINED void load(const void* from, int64_t stride) {
     asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(T) : "memory");
+  }
+  // What is read once and should not push the rest out of the first-level cache.
+  template <int T> INLINED void load_once(const void* from, int64_t stride) {
+    asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(T) : "memory");
   }
   template <int T> INLINED void store(void* to, int64_t stride) {
     asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(stride), "i"(T) : "memory");

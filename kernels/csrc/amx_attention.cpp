@@ -16,25 +16,8 @@ namespace {
 
 constexpr int64_t kKeys = kStep;  // keys of a tile: what one product of weights and values sums over
 
-typedef float Wide __attribute__((vector_size(64)));  // a number for each query of a pack
-typedef int32_t WideInt __attribute__((vector_size(64)));
-typedef uint32_t WideBits __attribute__((vector_size(64)));
 typedef uint16_t Line __attribute__((vector_size(64)));  // 32 bfloat16
 
-template <typename V>
-INLINED V load_as(const void* p) {
-  V v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
-}
-template <typename To, typename From>
-INLINED To bits_of(From v) {
-  return load_as<To>(&v);
-}
-template <typename V>
-INLINED void save_all(void* p, V v) {
-  std::memcpy(p, &v, sizeof v);
-}
 INLINED Wide copies(float x) { return Wide{} + x; }
 
 // Queries that are scored together, at most kSide: of one KV head, or of several that have few. Column `i * rows + r` of a
@@ -234,42 +217,6 @@ INLINED bool any(WideInt mask) {
   return (h[0] | h[1] | h[2] | h[3] | h[4] | h[5] | h[6] | h[7]) != 0;
 }
 
-// Rows become columns.
-INLINED void turn(const uint32_t* from, uint32_t* to) {
-  WideBits v[kSide], w[kSide];
-#pragma GCC unroll 16
-  for (int i = 0; i < kSide; ++i) v[i] = load_as<WideBits>(from + i * kSide);
-#pragma GCC unroll 8
-  for (int i = 0; i < kSide; i += 2) {
-    w[i] = __builtin_shufflevector(v[i], v[i + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
-    w[i + 1] = __builtin_shufflevector(v[i], v[i + 1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < kSide; i += 4) {
-#pragma GCC unroll 2
-    for (int j = 0; j < 2; ++j) {
-      const WideBits a = w[i + j], b = w[i + j + 2];
-      v[i + 2 * j] = __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
-      v[i + 2 * j + 1] = __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-    }
-  }
-  const auto even = [](WideBits a, WideBits b) INLINE {
-    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
-  };
-  const auto odd = [](WideBits a, WideBits b) INLINE {
-    return __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
-  };
-#pragma GCC unroll 4
-  for (int k = 0; k < 4; ++k) {
-    const WideBits a = even(v[k], v[k + 4]), b = even(v[k + 8], v[k + 12]);
-    const WideBits c = odd(v[k], v[k + 4]), d = odd(v[k + 8], v[k + 12]);
-    save_all(to + k * kSide, even(a, b));
-    save_all(to + (k + 4) * kSide, even(c, d));
-    save_all(to + (k + 8) * kSide, odd(a, b));
-    save_all(to + (k + 12) * kSide, odd(c, d));
-  }
-}
-
 // What of a tile the queries see, and how scores count.
 struct Sight {
   bool open;         // all of it, and scores count as they are
@@ -321,7 +268,7 @@ FOR_EVERY_CPU void soften(const Sight& sight, Pack& pack, int64_t width, float* 
       }
     }
   }
-  alignas(64) uint32_t pairs[kSide * kSide];
+  WideBits pairs[kSide];
   Wide sums[2] = {};
 #pragma GCC unroll 4
   for (int64_t p = 0; p < kSide; ++p) {
@@ -329,7 +276,7 @@ FOR_EVERY_CPU void soften(const Sight& sight, Pack& pack, int64_t width, float* 
     const Wide b = power_of_two(load_as<Wide>(scores + (2 * p + 1) * kSide) * factor - highest);
     sums[0] += a, sums[1] += b;
     const WideBits low = (bits_of<WideBits>(a) + 0x8000) >> 16, high = (bits_of<WideBits>(b) + 0x8000) & 0xffff0000;
-    save_all(pairs + p * kSide, low | high);
+    pairs[p] = low | high;
   }
   save_all(pack.norms, norms + (sums[0] + sums[1]));
   turn(pairs, weights);

@@ -11,7 +11,8 @@
 namespace leapgen {
 namespace {
 
-constexpr int64_t kBlock = 2 * kSide;  // rows of W, and of x, whose products are made together: four C tiles
+constexpr int64_t kBlock = 2 * kSide;     // rows of W, and of x, whose products are made together: four C tiles
+constexpr int64_t kCacheBytes = 5 << 17;  // of W kept in the second-level cache while rows of x pass by
 
 struct Job {
   const BFloat16* x;            // [rows, depth], rows x_stride apart
@@ -22,39 +23,45 @@ struct Job {
   int64_t weights, rows, depth, x_stride;
 
   int64_t steps() const { return (depth + kStep - 1) / kStep; }
-  int64_t sides() const { return (rows + kSide - 1) / kSide; }
 };
 
-// x as B tiles [sides, steps][kSide pairs][kSide rows of x][2], zeros where there is no x.
-void arrange(const Job& job, uint32_t* out) {
-  for (int64_t side = 0; side < job.sides(); ++side) {
-    for (int64_t step = 0; step < job.steps(); ++step, out += kSide * kSide) {
-      for (int64_t j = 0; j < kSide; ++j) {
-        const int64_t row = side * kSide + j, first = step * kStep;
-        const int64_t there = row < job.rows ? std::min(kStep, job.depth - first) : 0;
-        uint32_t pairs[kSide] = {};
-        std::memcpy(pairs, job.x + (there ? row * job.x_stride + first : 0), there * sizeof(BFloat16));
-        for (int64_t p = 0; p < kSide; ++p) out[p * kSide + j] = pairs[p];
-      }
+// kSide rows of x from `row` on, or as many as there are, as B tiles [steps][kSide pairs][kSide rows of x][2], then zeros.
+FOR_EVERY_CPU void arrange(const Job& job, int64_t row, uint32_t* out) {
+  const int64_t rows = std::min(kSide, job.rows - row);
+  for (int64_t first = 0; first < job.depth; first += kStep, out += kSide * kSide) {
+    const int64_t there = std::min(kStep, job.depth - first);
+    const BFloat16* x = job.x + row * job.x_stride + first;
+    WideBits pairs[kSide] = {};
+    if (rows == kSide && there == kStep) {
+#pragma GCC unroll 16
+      for (int64_t r = 0; r < kSide; ++r) pairs[r] = load_as<WideBits>(x + r * job.x_stride);
+    } else {
+      for (int64_t r = 0; r < rows; ++r) std::memcpy(&pairs[r], x + r * job.x_stride, there * sizeof *x);
     }
+    turn(pairs, out);
   }
 }
 
-// C tiles of kBlock rows of W and S * kSide rows of x, as floats [kBlock][kBlock]. The kBlock rows `ahead`, w_stride
-// bytes apart too, are asked for meanwhile.
+// Memory that is asked for while other work goes on: `share` bytes at each step.
+struct Ahead {
+  const char* from;
+  int64_t share;
+};
+
+// C tiles of kBlock rows of W, `stride` elements apart, and S * kSide rows of x, as floats [kBlock][kBlock].
 template <class Tiles, int S>
-void multiply(Tiles& tiles, const char* w, int64_t w_stride, const uint32_t* x, int64_t steps, const char* ahead, float* c) {
-  const int64_t side = steps * kSide * kSide;
+void multiply(Tiles& tiles, const BFloat16* rows, int64_t stride_of_w, const uint32_t* x, int64_t steps, Ahead ahead,
+              float* c) {
+  const auto* w = reinterpret_cast<const char*>(rows);
+  const int64_t w_stride = stride_of_w * sizeof *rows, side = steps * kSide * kSide;
   tiles.template zero<0>();
   tiles.template zero<1>();
   tiles.template zero<2>();
   tiles.template zero<3>();
   for (int64_t step = 0; step < steps; ++step) {
-    if (ahead) {
-      for (int64_t row = 0; row < kBlock; ++row) __builtin_prefetch(ahead + row * w_stride + step * 64, 0, 2);
-    }
-    tiles.template load<4>(w + step * 64, w_stride);
-    tiles.template load<5>(w + kSide * w_stride + step * 64, w_stride);
+    for (int64_t i = 0; i < ahead.share; i += 64) __builtin_prefetch(ahead.from + step * ahead.share + i, 0, 2);
+    tiles.template load_once<4>(w + step * 64, w_stride);
+    tiles.template load_once<5>(w + kSide * w_stride + step * 64, w_stride);
     tiles.template load<6>(x + step * kSide * kSide, 64);
     tiles.template multiply<0, 4, 6>();
     tiles.template multiply<1, 5, 6>();
@@ -75,74 +82,85 @@ void multiply(Tiles& tiles, const char* w, int64_t w_stride, const uint32_t* x, 
 
 // y = c^T + bias, for `width` columns of y from `y` on and `rows` rows of it, `columns` apart.
 FOR_EVERY_CPU void put(const float* c, const BFloat16* bias, int64_t width, int64_t rows, int64_t columns, BFloat16* y) {
-  int64_t column = 0;
-  for (; column + kLanes <= width; column += kLanes) {
-    const Vector added = bias ? load(bias + column) : Vector{};
-    for (int64_t row = 0; row < rows; row += kLanes) {
-      Vector block[kLanes];
-      for (int64_t i = 0; i < kLanes; ++i) block[i] = load(c + (column + i) * kBlock + row);
-      transpose(block);
-      const int64_t count = std::min(kLanes, rows - row);
-      for (int64_t r = 0; r < count; ++r) save(y + (row + r) * columns + column, block[r] + added);
+  const auto row_of = [&](int64_t column, int64_t row) INLINE {
+    return load_as<Wide>(c + column * kBlock + row) + (bias && column < width ? to_float(bias[column]) : 0.0f);
+  };
+  alignas(64) uint32_t turned[kSide * kSide];
+  for (int64_t row = 0; row < rows; row += kSide, y += kSide * columns) {
+    WideBits pairs[kSide];
+#pragma GCC unroll 16
+    for (int64_t p = 0; p < kSide; ++p) {
+      const WideBits low = bits_of<WideBits>(rounded<WideInt>(row_of(2 * p, row)));
+      const WideBits high = bits_of<WideBits>(rounded<WideInt>(row_of(2 * p + 1, row)));
+      pairs[p] = low >> 16 | (high & 0xffff0000);
     }
-  }
-  for (; column < width; ++column) {
-    const float added = bias ? to_float(bias[column]) : 0.0f;
-    for (int64_t row = 0; row < rows; ++row) from_float(c[column * kBlock + row] + added, y + row * columns + column);
+    turn(pairs, turned);
+    const int64_t there = std::min(kSide, rows - row);
+    if (width == kBlock) {
+      for (int64_t r = 0; r < there; ++r) save_all(y + r * columns, load_as<WideBits>(turned + r * kSide));
+    } else {
+      for (int64_t r = 0; r < there; ++r) std::memcpy(y + r * columns, turned + r * kSide, width * sizeof *y);
+    }
   }
 }
 
-// Columns first .. last - 1 of matrix i, all rows. `padded` is room for kBlock rows of W, for where a tile would reach past
-// the matrix.
+// Columns first .. last - 1 of matrix i, all rows: few columns, so that their rows of W stay in the second-level cache, and
+// a block of rows of x in the first. `padded` is room for kBlock rows of W, for where a tile would reach past the matrix.
 template <class Tiles>
 void columns_of(Tiles& tiles, const Job& job, const uint32_t* x, int64_t i, int64_t first, int64_t last, BFloat16* padded) {
   const int64_t columns = job.columns[i], steps = job.steps(), side = steps * kSide * kSide;
+  const int64_t share = (2 * side * 4 * kBlock / (steps * (last - first)) + 63) / 64 * 64;  // of the next rows of x
   alignas(64) float c[kBlock * kBlock];
-  for (int64_t column = first; column < last; column += kBlock) {
-    const int64_t width = std::min(kBlock, last - column);
-    const BFloat16* w = job.w[i] + column * job.depth;
-    int64_t stride = job.depth;
-    const char* ahead = nullptr;
-    if (job.depth % kStep || width < kBlock) {
-      stride = steps * kStep;
-      std::memset(padded, 0, kBlock * stride * sizeof(BFloat16));
-      for (int64_t row = 0; row < width; ++row) std::memcpy(padded + row * stride, w + row * job.depth, job.depth * sizeof *w);
-      w = padded;
-    } else if (column + 2 * kBlock <= columns) {
-      ahead = reinterpret_cast<const char*>(w + kBlock * job.depth);
-    }
-    const auto* bytes = reinterpret_cast<const char*>(w);
-    for (int64_t row = 0; row < job.rows; row += kBlock, ahead = nullptr) {
-      const uint32_t* tile = x + row / kSide * side;
-      if (job.rows - row > kSide) {
-        multiply<Tiles, 2>(tiles, bytes, stride * sizeof *w, tile, steps, ahead, c);
-      } else {
-        multiply<Tiles, 1>(tiles, bytes, stride * sizeof *w, tile, steps, ahead, c);
+  for (int64_t row = 0; row < job.rows; row += kBlock, x += 2 * side) {
+    for (int64_t column = first; column < last; column += kBlock) {
+      const int64_t width = std::min(kBlock, last - column);
+      const BFloat16* w = job.w[i] + column * job.depth;
+      int64_t stride = job.depth;
+      const bool in_place = job.depth % kStep == 0 && width == kBlock;
+      Ahead ahead{};
+      if (row > 0) {  // W is in the cache by now
+        ahead = {reinterpret_cast<const char*>(x + 2 * side) + (column - first) / kBlock * steps * share, share};
+      } else if (column + 2 * kBlock <= last) {
+        ahead = {reinterpret_cast<const char*>(w + kBlock * job.depth), kBlock * 64};
       }
-      put(c, job.bias[i] ? job.bias[i] + column : nullptr, width, std::min(kBlock, job.rows - row), columns,
-          job.y[i] + row * columns + column);
+      if (!in_place) {
+        stride = steps * kStep;
+        std::memset(padded, 0, kBlock * stride * sizeof(BFloat16));
+        for (int64_t r = 0; r < width; ++r) std::memcpy(padded + r * stride, w + r * job.depth, job.depth * sizeof *w);
+        w = padded;
+      }
+      const int64_t rows = std::min(kBlock, job.rows - row);
+      if (rows > kSide) {
+        multiply<Tiles, 2>(tiles, w, stride, x, steps, ahead, c);
+      } else {
+        multiply<Tiles, 1>(tiles, w, stride, x, steps, ahead, c);
+      }
+      put(c, job.bias[i] ? job.bias[i] + column : nullptr, width, rows, columns, job.y[i] + row * columns + column);
     }
   }
 }
 
 template <class Tiles>
 void linear(const Job& job, int threads) {
-  thread_local Scratch<uint32_t> arranged;  // kept, so that no call waits for fresh memory
-  const size_t size = job.sides() * job.steps() * kSide * kSide;
-  if (arranged.size() < size) arranged.resize(size);
-  uint32_t* x = arranged.data();
-  arrange(job, x);
-  // Long runs of rows, so that fetching ahead is seldom in vain; short enough for a slow thread to be helped out.
+  thread_local Scratch<uint32_t> kept;  // so that no call waits for fresh memory
+  const int64_t sides = (job.rows + kSide - 1) / kSide, side = job.steps() * kSide * kSide;
+  if (kept.size() < static_cast<size_t>(sides * side)) kept.resize(sides * side);
+  uint32_t* x = kept.data();
+  // Long runs of rows of W, so that fetching ahead is seldom in vain; short enough for a slow thread to be helped out.
   int64_t total = 0;
   for (int64_t i = 0; i < job.weights; ++i) total += job.columns[i];
-  const int64_t chunk = std::clamp<int64_t>(total / (threads * 6) / kBlock * kBlock, kBlock, 512);
+  const int64_t most = std::max(kCacheBytes / (job.steps() * kStep * 2 + 1), kBlock);
+  const int64_t chunk = std::clamp((total + 2 * threads - 1) / (2 * threads), kBlock, most) / kBlock * kBlock;
   std::vector<int64_t> starts(job.weights + 1, 0);  // chunks before each matrix
   for (int64_t i = 0; i < job.weights; ++i) starts[i + 1] = starts[i] + (job.columns[i] + chunk - 1) / chunk;
 #pragma omp parallel num_threads(threads)
   {
     Tiles tiles;
     tiles.begin();
-    Scratch<BFloat16> padded(kBlock * job.steps() * kStep);
+    thread_local Scratch<BFloat16> padded;
+    if (padded.size() < static_cast<size_t>(kBlock * job.steps() * kStep)) padded.resize(kBlock * job.steps() * kStep);
+#pragma omp for schedule(static)
+    for (int64_t s = 0; s < sides; ++s) arrange(job, s * kSide, x + s * side);
 #pragma omp for schedule(dynamic)
     for (int64_t c = 0; c < starts[job.weights]; ++c) {
       int64_t i = 0;
