@@ -62,10 +62,10 @@ struct Attention {
 // Scratch memory of a thread.
 struct Room {
   std::vector<Pack> packs;
-  Scratch<uint32_t> query;          // of all packs
+  Scratch<uint32_t> query;         // of all packs
   Scratch<float> sums;
-  Scratch<BFloat16> keys, values;   // of kSide heads [kKeys, width]: rows that do not lie as tiles need them
-  Scratch<uint32_t> pairs;          // of kSide heads: B tiles [value_width / kSide][kSide pairs][kSide dims][2]
+  Scratch<BFloat16> keys, values;  // [kSide heads, kKeys, width], [kKeys, width]: rows that do not lie as tiles need them
+  Scratch<uint32_t> pairs;         // a head's values as B tiles [value_width / kSide][kSide pairs][kSide dims][2]
 };
 
 // ---- a pack's beginning and end ------------------------------------------------------------------------------------------
@@ -154,18 +154,38 @@ Rows rows_of(const Attention& a, const Task& task, const BFloat16* pool, int64_t
   return {{copies, copies + kSide * width}, width};
 }
 
+// The next tile's keys and values. A quarter of them is asked for in each part of the work on this one, bit by bit, as only
+// some sixteen requests can be under way at once.
+struct Ahead {
+  const BFloat16* run[4] = {};
+  int64_t size[4] = {};
+
+  INLINED void ask(int which, int64_t index, int64_t of) const {
+    const int64_t share = (size[which] / of + kStep - 1) / kStep * kStep;
+    for (int64_t i = index * share; i < std::min((index + 1) * share, size[which]); i += kStep) {
+      __builtin_prefetch(run[which] + i, 0, 2);
+    }
+  }
+};
+
+// Where they lie, if in one piece for all KV heads.
+Ahead next_of(const Attention& a, const Task& task, int64_t position, int64_t end) {
+  const Step<BFloat16>& step = a.step;
+  if (position >= end || task.kv_heads < step.kv_heads || !a.in_place(step.key_dim) || !a.in_place(step.value_dim)) return {};
+  const int64_t count = std::min(kKeys, end - position);
+  const Rows keys = rows_of(a, task, step.keys, 0, step.key_dim, step.key_dim, position, count, nullptr);
+  const Rows values = rows_of(a, task, step.values, 0, step.value_dim, step.value_dim, position, count, nullptr);
+  const int64_t key_size = kSide * keys.stride, value_size = kSide * values.stride;
+  return {{keys.half[0], keys.half[1], values.half[0], values.half[1]}, {key_size, key_size, value_size, value_size}};
+}
+
 // Values as B tiles: rows of neighbours interleaved, 32 dims at a time, which leaves dims 0-3, 8-11, 16-19 and 24-27 in one
-// tile and the others in the next. Keys and values of the next tile are asked for meanwhile.
-FOR_EVERY_CPU void interleave(const Rows& values, int64_t count, int64_t width, const Rows* next, int64_t key_width,
+// tile and the others in the next.
+FOR_EVERY_CPU void interleave(const Rows& values, int64_t count, int64_t width, const Ahead& ahead, int64_t i, int64_t of,
                               uint32_t* pairs) {
   for (int64_t p = 0; p < kSide; ++p) {
     const int64_t t = 2 * p;
-    if (next) {
-      for (int64_t ahead = t; ahead < t + 2; ++ahead) {
-        for (int64_t d = 0; d < key_width; d += kStep) __builtin_prefetch(next[0].row(ahead) + d, 0, 2);
-        for (int64_t d = 0; d < width; d += kStep) __builtin_prefetch(next[1].row(ahead) + d, 0, 2);
-      }
-    }
+    ahead.ask(2, i * kSide + p, of * kSide);
     for (int64_t d = 0; d < width; d += kStep) {
       const Line a = t < count ? load_as<Line>(values.row(t) + d) : Line{};
       const Line b = t + 1 < count ? load_as<Line>(values.row(t + 1) + d) : Line{};
@@ -181,17 +201,18 @@ FOR_EVERY_CPU void interleave(const Rows& values, int64_t count, int64_t width, 
 
 // scores[t][lane] = key t . query of the lane.
 template <class Tiles>
-INLINED void score(Tiles& tiles, const Attention& a, const Pack& pack, const Rows* keys, float* scores) {
+INLINED void score(Tiles& tiles, const Attention& a, const Pack& pack, const Rows* keys, const Ahead& ahead, float* scores) {
   tiles.template zero<0>();
   tiles.template zero<1>();
   const uint32_t* query = pack.query;
   for (int64_t i = 0; i < pack.heads; ++i) {
     const int64_t stride = keys[i].stride * sizeof(BFloat16);
     for (int64_t step = 0; step < a.key_steps; ++step, query += kSide * kSide) {
+      ahead.ask(0, i * a.key_steps + step, pack.heads * a.key_steps);
       tiles.template load<3>(query, 64);
-      tiles.template load<2>(keys[i].half[0] + step * kStep, stride);
+      tiles.template load_once<2>(keys[i].half[0] + step * kStep, stride);
       tiles.template multiply<0, 2, 3>();
-      tiles.template load<7>(keys[i].half[1] + step * kStep, stride);
+      tiles.template load_once<7>(keys[i].half[1] + step * kStep, stride);
       tiles.template multiply<1, 7, 3>();
     }
   }
@@ -241,7 +262,7 @@ INLINED void hide(const Sight& sight, const Pack& pack, float* scores) {
 }
 
 // Scores become weights, an A tile of pairs of keys for each query; what the queries carry along follows.
-FOR_EVERY_CPU void soften(const Sight& sight, Pack& pack, int64_t width, float* scores, uint32_t* weights) {
+FOR_EVERY_CPU void soften(const Sight& sight, Pack& pack, int64_t width, const Ahead& ahead, float* scores, uint32_t* weights) {
   if (!sight.open) hide(sight, pack, scores);
   const Wide factor = copies(sight.scaling * 1.44269504f);
   Wide tops[2] = {load_as<Wide>(scores), load_as<Wide>(scores + kSide)};
@@ -274,6 +295,7 @@ FOR_EVERY_CPU void soften(const Sight& sight, Pack& pack, int64_t width, float* 
   for (int64_t p = 0; p < kSide; ++p) {
     const Wide a = power_of_two(load_as<Wide>(scores + 2 * p * kSide) * factor - highest);
     const Wide b = power_of_two(load_as<Wide>(scores + (2 * p + 1) * kSide) * factor - highest);
+    ahead.ask(1, p, kSide);
     sums[0] += a, sums[1] += b;
     const WideBits low = (bits_of<WideBits>(a) + 0x8000) >> 16, high = (bits_of<WideBits>(b) + 0x8000) & 0xffff0000;
     pairs[p] = low | high;
@@ -282,23 +304,23 @@ FOR_EVERY_CPU void soften(const Sight& sight, Pack& pack, int64_t width, float* 
   turn(pairs, weights);
 }
 
-// Each query's sums += weights x values.
+// sums += weights x values for the queries of a pack's i-th head.
 template <class Tiles>
-INLINED void accumulate(Tiles& tiles, const Attention& a, const Pack& pack, const uint32_t* weights, const uint32_t* pairs) {
-  const int64_t stride = a.value_width * sizeof(float);
-  for (int64_t i = 0; i < pack.heads; ++i) {
-    float* sums = pack.sums + i * pack.rows * a.value_width;
-    tiles.template load<4>(weights + i * pack.rows * kSide, 64);
-    for (int64_t d = 0; d < a.value_width; d += kStep, sums += kStep, pairs += 2 * kSide * kSide) {
-      tiles.template load<5>(sums, stride);
-      tiles.template load<7>(pairs, 64);
-      tiles.template multiply<5, 4, 7>();
-      tiles.template load<6>(sums + kSide, stride);
-      tiles.template load<2>(pairs + kSide * kSide, 64);
-      tiles.template multiply<6, 4, 2>();
-      tiles.template store<5>(sums, stride);
-      tiles.template store<6>(sums + kSide, stride);
-    }
+INLINED void accumulate(Tiles& tiles, const Attention& a, const Pack& pack, int64_t i, const uint32_t* weights,
+                        const uint32_t* pairs, const Ahead& ahead) {
+  const int64_t stride = a.value_width * sizeof(float), steps = a.value_width / kStep;
+  float* sums = pack.sums + i * pack.rows * a.value_width;
+  tiles.template load<4>(weights + i * pack.rows * kSide, 64);
+  for (int64_t step = 0; step < steps; ++step, sums += kStep, pairs += 2 * kSide * kSide) {
+    ahead.ask(3, i * steps + step, pack.heads * steps);
+    tiles.template load<5>(sums, stride);
+    tiles.template load<7>(pairs, 64);
+    tiles.template multiply<5, 4, 7>();
+    tiles.template load<6>(sums + kSide, stride);
+    tiles.template load<2>(pairs + kSide * kSide, 64);
+    tiles.template multiply<6, 4, 2>();
+    tiles.template store<5>(sums, stride);
+    tiles.template store<6>(sums + kSide, stride);
   }
 }
 
@@ -312,38 +334,33 @@ void attend(Tiles& tiles, const Attention& a, const Task& task, Room& room) {
   if (step.window) position = std::max(position, (lowest - step.window + 1) / kKeys * kKeys);
   make_packs(a, task, rows, room);
   tiles.begin(std::min(rows, kSide));
-  const bool in_place = a.in_place(step.key_dim) && a.in_place(step.value_dim);
-  const int64_t pairs_size = a.value_width * kSide;
   alignas(64) float scores[kKeys * kSide];
   alignas(64) uint32_t weights[kSide * kSide];
   for (; position < end; position += kKeys) {
-    const int64_t count = std::min(kKeys, end - position), next_count = std::min(kKeys, end - position - kKeys);
+    const int64_t count = std::min(kKeys, end - position);
     const bool open = count == kKeys && position + kKeys <= lowest + 1 && !step.window && step.softcap <= 0.0f;
     const Sight sight{open, static_cast<int32_t>(position), static_cast<int32_t>(count), static_cast<int32_t>(step.window),
                       step.scaling, step.softcap};
-    for (auto pack = room.packs.begin(); pack != room.packs.end();) {
-      const int64_t first_head = pack->first_head;
-      Rows keys[kSide];
-      for (int64_t i = 0; i < pack->heads; ++i) {
-        const int64_t head = first_head + i;
-        BFloat16 *key_copies = room.keys.data() + i * kKeys * key_width;
-        BFloat16 *value_copies = room.values.data() + i * kKeys * a.value_width;
-        const auto rows_at = [&](int64_t from, int64_t some, Rows* out) {
-          out[0] = rows_of(a, task, step.keys, head, step.key_dim, key_width, from, some, key_copies);
-          out[1] = rows_of(a, task, step.values, head, step.value_dim, a.value_width, from, some, value_copies);
-        };
-        Rows here[2], next[2];
-        const bool ahead = in_place && next_count > 0;
-        if (ahead) rows_at(position + kKeys, next_count, next);
-        rows_at(position, count, here);
-        keys[i] = here[0];
-        interleave(here[1], count, a.value_width, ahead ? next : nullptr, key_width, room.pairs.data() + i * pairs_size);
+    Ahead ahead = next_of(a, task, position + kKeys, end);
+    int64_t done = -1;  // the last head whose values lie interleaved
+    Rows keys[kSide];
+    for (Pack& pack : room.packs) {
+      for (int64_t i = 0; i < pack.heads && pack.first_head != done; ++i) {
+        keys[i] = rows_of(a, task, step.keys, pack.first_head + i, step.key_dim, key_width, position, count,
+                          room.keys.data() + i * kKeys * key_width);
       }
-      for (; pack != room.packs.end() && pack->first_head == first_head; ++pack) {
-        score(tiles, a, *pack, keys, scores);
-        soften(sight, *pack, a.value_width, scores, weights);
-        accumulate(tiles, a, *pack, weights, room.pairs.data());
+      score(tiles, a, pack, keys, ahead, scores);
+      soften(sight, pack, a.value_width, ahead, scores, weights);
+      for (int64_t i = 0; i < pack.heads; ++i) {
+        if (pack.first_head + i != done) {
+          const Rows values = rows_of(a, task, step.values, pack.first_head + i, step.value_dim, a.value_width, position, count,
+                                      room.values.data());
+          interleave(values, count, a.value_width, ahead, i, pack.heads, room.pairs.data());
+          done = pack.first_head + i;
+        }
+        accumulate(tiles, a, pack, i, weights, room.pairs.data(), ahead);
       }
+      ahead = {};  // has been asked for
     }
   }
   for (const Pack& pack : room.packs) end_pack(a, task, pack);
@@ -395,8 +412,8 @@ void attend_step(const Step<BFloat16>& step, int threads) {
     Tiles tiles;
     thread_local Room room;
     room.keys.resize(kSide * kKeys * a.key_steps * kStep);
-    room.values.resize(kSide * kKeys * a.value_width);
-    room.pairs.resize(kSide * a.value_width * kSide);
+    room.values.resize(kKeys * a.value_width);
+    room.pairs.resize(a.value_width * kSide);
 #pragma omp for schedule(static)
     for (int64_t t = 0; t < plan.tokens; ++t) begin_token(a, t);
     for (const auto& tasks : levels) {
