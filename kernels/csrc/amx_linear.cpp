@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t kBlock = 2 * kSide;     // rows of W, and of x, whose products are made together: four C tiles
 constexpr int64_t kCacheBytes = 5 << 17;  // of W kept in the second-level cache while rows of x pass by
+constexpr int64_t kPiece = 4 * kBlock;    // rows of x in a task at least, where rows are many
 
 struct Job {
   const BFloat16* x;            // [rows, depth], rows x_stride apart
@@ -104,21 +105,22 @@ FOR_EVERY_CPU void put(const float* c, const BFloat16* bias, int64_t width, int6
   }
 }
 
-// Columns first .. last - 1 of matrix i, all rows: few columns, so that their rows of W stay in the second-level cache, and
+// Rows row .. last_row - 1, which lie arranged at x, times columns first .. last - 1 of matrix i: few columns, so that their rows of W stay in the second-level cache, and
 // a block of rows of x in the first. `padded` is room for kBlock rows of W, for where a tile would reach past the matrix.
 template <class Tiles>
-void columns_of(Tiles& tiles, const Job& job, const uint32_t* x, int64_t i, int64_t first, int64_t last, BFloat16* padded) {
+void columns_of(Tiles& tiles, const Job& job, int64_t first_row, int64_t last_row, const uint32_t* x, int64_t i, int64_t first,
+                int64_t last, BFloat16* padded) {
   const int64_t columns = job.columns[i], steps = job.steps(), side = steps * kSide * kSide;
   const int64_t share = (2 * side * 4 * kBlock / (steps * (last - first)) + 63) / 64 * 64;  // of the next rows of x
   alignas(64) float c[kBlock * kBlock];
-  for (int64_t row = 0; row < job.rows; row += kBlock, x += 2 * side) {
+  for (int64_t row = first_row; row < last_row; row += kBlock, x += 2 * side) {
     for (int64_t column = first; column < last; column += kBlock) {
       const int64_t width = std::min(kBlock, last - column);
       const BFloat16* w = job.w[i] + column * job.depth;
       int64_t stride = job.depth;
       const bool in_place = job.depth % kStep == 0 && width == kBlock;
       Ahead ahead{};
-      if (row > 0) {  // W is in the cache by now
+      if (row > first_row) {  // W is in the cache by now
         ahead = {reinterpret_cast<const char*>(x + 2 * side) + (column - first) / kBlock * steps * share, share};
       } else if (column + 2 * kBlock <= last) {
         ahead = {reinterpret_cast<const char*>(w + kBlock * job.depth), kBlock * 64};
@@ -129,7 +131,7 @@ void columns_of(Tiles& tiles, const Job& job, const uint32_t* x, int64_t i, int6
         for (int64_t r = 0; r < width; ++r) std::memcpy(padded + r * stride, w + r * job.depth, job.depth * sizeof *w);
         w = padded;
       }
-      const int64_t rows = std::min(kBlock, job.rows - row);
+      const int64_t rows = std::min(kBlock, last_row - row);
       if (rows > kSide) {
         multiply<Tiles, 2>(tiles, w, stride, x, steps, ahead, c);
       } else {
@@ -150,7 +152,9 @@ void linear(const Job& job, int threads) {
   int64_t total = 0;
   for (int64_t i = 0; i < job.weights; ++i) total += job.columns[i];
   const int64_t most = std::max(kCacheBytes / (job.steps() * kStep * 2 + 1), kBlock);
-  const int64_t chunk = std::clamp((total + 2 * threads - 1) / (2 * threads), kBlock, most) / kBlock * kBlock;
+  const int64_t pieces = std::clamp<int64_t>(job.rows / kPiece, 1, 2 * threads);
+  const int64_t piece = (job.rows + pieces * kBlock - 1) / (pieces * kBlock) * kBlock;
+  const int64_t chunk = std::clamp((total * pieces + 2 * threads - 1) / (2 * threads), kBlock, most) / kBlock * kBlock;
   std::vector<int64_t> starts(job.weights + 1, 0);  // chunks before each matrix
   for (int64_t i = 0; i < job.weights; ++i) starts[i + 1] = starts[i] + (job.columns[i] + chunk - 1) / chunk;
 #pragma omp parallel num_threads(threads)
@@ -162,11 +166,13 @@ void linear(const Job& job, int threads) {
 #pragma omp for schedule(static)
     for (int64_t s = 0; s < sides; ++s) arrange(job, s * kSide, x + s * side);
 #pragma omp for schedule(dynamic)
-    for (int64_t c = 0; c < starts[job.weights]; ++c) {
+    for (int64_t task = 0; task < pieces * starts[job.weights]; ++task) {
+      const int64_t c = task / pieces, row = task % pieces * piece;
       int64_t i = 0;
       while (c >= starts[i + 1]) ++i;
       const int64_t first = (c - starts[i]) * chunk;
-      columns_of(tiles, job, x, i, first, std::min(first + chunk, job.columns[i]), padded.data());
+      columns_of(tiles, job, row, std::min(row + piece, job.rows), x + row / kSide * side, i, first,
+                 std::min(first + chunk, job.columns[i]), padded.data());
     }
     tiles.end();
   }
