@@ -14,6 +14,7 @@ namespace {
 constexpr int64_t kBlock = 2 * kSide;     // rows of W, and of x, whose products are made together: four C tiles
 constexpr int64_t kCacheBytes = 5 << 17;  // of W kept in the second-level cache while rows of x pass by
 constexpr int64_t kPiece = 4 * kBlock;    // rows of x in a task at least, where rows are many
+constexpr int64_t kMany = 2 * kBlock;     // from this many rows of x on, W is laid out anew if its rows straddle cache lines
 
 struct Job {
   const BFloat16* x;            // [rows, depth], rows x_stride apart
@@ -49,20 +50,48 @@ struct Ahead {
   int64_t share;
 };
 
-// C tiles of kBlock rows of W, `stride` elements apart, and S * kSide rows of x, as floats [kBlock][kBlock].
-template <class Tiles, int S>
-void multiply(Tiles& tiles, const BFloat16* rows, int64_t stride_of_w, const uint32_t* x, int64_t steps, Ahead ahead,
-              float* c) {
-  const auto* w = reinterpret_cast<const char*>(rows);
-  const int64_t w_stride = stride_of_w * sizeof *rows, side = steps * kSide * kSide;
+// kBlock rows of W as A tiles: where they lie, or laid out anew.
+struct Left {
+  const char* tiles;
+  int64_t stride, half, step;  // bytes from row to row, from the first kSide rows to the others, from tile to tile
+};
+
+Left where_it_lies(const BFloat16* w, int64_t depth) {
+  return {reinterpret_cast<const char*>(w), depth * 2, kSide * depth * 2, 64};
+}
+
+Left laid_out(const char* tiles) { return {tiles, 64, kTileBytes, 2 * kTileBytes}; }
+
+// `width` rows of W as tiles one after the other, zeros past their end.
+FOR_EVERY_CPU void lay_out(const BFloat16* w, int64_t width, int64_t depth, char* tiles) {
+  for (int64_t first = 0; first < depth; first += kStep, tiles += 2 * kTileBytes) {
+    const int64_t there = std::min(kStep, depth - first);
+    if (there == kStep && width == kBlock) {
+      for (int64_t r = 0; r < kBlock; ++r) save_all(tiles + r * 64, load_as<WideBits>(w + r * depth + first));
+    } else {
+      std::memset(tiles, 0, 2 * kTileBytes);
+      for (int64_t r = 0; r < width; ++r) std::memcpy(tiles + r * 64, w + r * depth + first, there * sizeof *w);
+    }
+  }
+}
+
+// C tiles of kBlock rows of W and S * kSide rows of x, as floats [kBlock][kBlock]. Once: the first-level cache is for x.
+template <class Tiles, int S, bool Once>
+void multiply(Tiles& tiles, const Left& w, const uint32_t* x, int64_t steps, Ahead ahead, float* c) {
+  const int64_t side = steps * kSide * kSide;
   tiles.template zero<0>();
   tiles.template zero<1>();
   tiles.template zero<2>();
   tiles.template zero<3>();
   for (int64_t step = 0; step < steps; ++step) {
     for (int64_t i = 0; i < ahead.share; i += 64) __builtin_prefetch(ahead.from + step * ahead.share + i, 0, 2);
-    tiles.template load_once<4>(w + step * 64, w_stride);
-    tiles.template load_once<5>(w + kSide * w_stride + step * 64, w_stride);
+    if (Once) {
+      tiles.template load_once<4>(w.tiles + step * w.step, w.stride);
+      tiles.template load_once<5>(w.tiles + step * w.step + w.half, w.stride);
+    } else {
+      tiles.template load<4>(w.tiles + step * w.step, w.stride);
+      tiles.template load<5>(w.tiles + step * w.step + w.half, w.stride);
+    }
     tiles.template load<6>(x + step * kSide * kSide, 64);
     tiles.template multiply<0, 4, 6>();
     tiles.template multiply<1, 5, 6>();
@@ -105,37 +134,38 @@ FOR_EVERY_CPU void put(const float* c, const BFloat16* bias, int64_t width, int6
   }
 }
 
-// Rows row .. last_row - 1, which lie arranged at x, times columns first .. last - 1 of matrix i: few columns, so that their rows of W stay in the second-level cache, and
-// a block of rows of x in the first. `padded` is room for kBlock rows of W, for where a tile would reach past the matrix.
+// Rows first_row .. last_row - 1, which lie arranged at x, times columns first .. last - 1 of matrix i: few columns, so that
+// their rows of W stay in the second-level cache, and a block of rows of x in the first. `room` is for those rows of W.
 template <class Tiles>
 void columns_of(Tiles& tiles, const Job& job, int64_t first_row, int64_t last_row, const uint32_t* x, int64_t i, int64_t first,
-                int64_t last, BFloat16* padded) {
+                int64_t last, char* room) {
   const int64_t columns = job.columns[i], steps = job.steps(), side = steps * kSide * kSide;
   const int64_t share = (2 * side * 4 * kBlock / (steps * (last - first)) + 63) / 64 * 64;  // of the next rows of x
+  const bool many = last_row - first_row >= kMany, whole = job.depth % kStep == 0;
+  const bool straddles = many && reinterpret_cast<uintptr_t>(job.w[i]) % 64;
   alignas(64) float c[kBlock * kBlock];
   for (int64_t row = first_row; row < last_row; row += kBlock, x += 2 * side) {
     for (int64_t column = first; column < last; column += kBlock) {
-      const int64_t width = std::min(kBlock, last - column);
+      const int64_t width = std::min(kBlock, last - column), rows = std::min(kBlock, last_row - row);
       const BFloat16* w = job.w[i] + column * job.depth;
-      int64_t stride = job.depth;
-      const bool in_place = job.depth % kStep == 0 && width == kBlock;
+      Left left = where_it_lies(w, job.depth);
+      if (straddles || !whole || width < kBlock) {
+        char* tiles_of_w = room + (column - first) / kBlock * steps * 2 * kTileBytes;
+        if (row == first_row) lay_out(w, width, job.depth, tiles_of_w);
+        left = laid_out(tiles_of_w);
+      }
       Ahead ahead{};
       if (row > first_row) {  // W is in the cache by now
         ahead = {reinterpret_cast<const char*>(x + 2 * side) + (column - first) / kBlock * steps * share, share};
       } else if (column + 2 * kBlock <= last) {
         ahead = {reinterpret_cast<const char*>(w + kBlock * job.depth), kBlock * 64};
       }
-      if (!in_place) {
-        stride = steps * kStep;
-        std::memset(padded, 0, kBlock * stride * sizeof(BFloat16));
-        for (int64_t r = 0; r < width; ++r) std::memcpy(padded + r * stride, w + r * job.depth, job.depth * sizeof *w);
-        w = padded;
-      }
-      const int64_t rows = std::min(kBlock, last_row - row);
-      if (rows > kSide) {
-        multiply<Tiles, 2>(tiles, w, stride, x, steps, ahead, c);
+      if (rows <= kSide) {
+        multiply<Tiles, 1, false>(tiles, left, x, steps, ahead, c);
+      } else if (many) {
+        multiply<Tiles, 2, true>(tiles, left, x, steps, ahead, c);
       } else {
-        multiply<Tiles, 1>(tiles, w, stride, x, steps, ahead, c);
+        multiply<Tiles, 2, false>(tiles, left, x, steps, ahead, c);
       }
       put(c, job.bias[i] ? job.bias[i] + column : nullptr, width, rows, columns, job.y[i] + row * columns + column);
     }
@@ -161,8 +191,8 @@ void linear(const Job& job, int threads) {
   {
     Tiles tiles;
     tiles.begin();
-    thread_local Scratch<BFloat16> padded;
-    if (padded.size() < static_cast<size_t>(kBlock * job.steps() * kStep)) padded.resize(kBlock * job.steps() * kStep);
+    thread_local Scratch<char> room;
+    if (room.size() < static_cast<size_t>(chunk * job.steps() * 64)) room.resize(chunk * job.steps() * 64);
 #pragma omp for schedule(static)
     for (int64_t s = 0; s < sides; ++s) arrange(job, s * kSide, x + s * side);
 #pragma omp for schedule(dynamic)
@@ -172,7 +202,7 @@ void linear(const Job& job, int threads) {
       while (c >= starts[i + 1]) ++i;
       const int64_t first = (c - starts[i]) * chunk;
       columns_of(tiles, job, row, std::min(row + piece, job.rows), x + row / kSide * side, i, first,
-                 std::min(first + chunk, job.columns[i]), padded.data());
+                 std::min(first + chunk, job.columns[i]), room.data());
     }
     tiles.end();
   }
