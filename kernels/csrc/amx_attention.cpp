@@ -70,37 +70,40 @@ struct Room {
 
 // ---- a pack's beginning and end ------------------------------------------------------------------------------------------
 
-// One query as the column of B tiles.
-INLINED void put_query(const Attention& a, const BFloat16* query, uint32_t* column) {
-  uint32_t pairs[kSide];
-  for (int64_t step = 0; step < a.key_steps; ++step, column += kSide * kSide) {
-    const int64_t first = step * kStep, there = std::min(kStep, a.step.key_dim - first);
-    if (there < kStep) std::memset(pairs, 0, sizeof pairs);
-    std::memcpy(pairs, query + first, there * sizeof *query);
-    for (int64_t p = 0; p < kSide; ++p) column[p * kSide] = pairs[p];
-  }
-}
-
 FOR_EVERY_CPU void begin_pack(const Attention& a, const Task& task, Pack& pack) {
   const Step<BFloat16>& step = a.step;
-  const int64_t head_size = a.key_steps * kSide * kSide, group = step.group();
-  std::memset(pack.query, 0, pack.heads * head_size * sizeof *pack.query);
+  const int64_t group = step.group();
+  const BFloat16* query[kSide];
   for (int64_t lane = 0; lane < kSide; ++lane) {
     pack.highest[lane] = pack.norms[lane] = 0.0f;
     pack.position[lane] = static_cast<int32_t>(a.state.position[task.first_token]);
   }
-  std::memset(pack.sums, 0, kSide * a.value_width * sizeof *pack.sums);
   for (int64_t i = 0; i < pack.heads; ++i) {
-    for (int64_t r = 0; r < pack.rows; ++r) {
-      const int64_t lane = i * pack.rows + r, kv_head = pack.first_head + i;
-      const int64_t token = task.first_token + (pack.first_row + r) / group;
-      const int64_t head = kv_head * group + (pack.first_row + r) % group;
-      const int64_t row = a.row(kv_head, task.first_token) + pack.first_row + r;
-      put_query(a, step.query + token * step.query_stride + head * step.query_head_stride, pack.query + i * head_size + lane);
-      pack.highest[lane] = a.state.highest[row];
-      pack.norms[lane] = a.state.norms[row];
+    const int64_t kv_head = pack.first_head + i, first = i * pack.rows;
+    const int64_t row = a.row(kv_head, task.first_token) + pack.first_row;
+    int64_t token = task.first_token + pack.first_row / group, member = pack.first_row % group;
+    for (int64_t lane = first; lane < first + pack.rows; ++lane, ++member) {
+      if (member == group) ++token, member = 0;
+      query[lane] = step.query + token * step.query_stride + (kv_head * group + member) * step.query_head_stride;
       pack.position[lane] = static_cast<int32_t>(a.state.position[token]);
-      std::memcpy(pack.sums + lane * a.value_width, a.state.sums.data() + row * a.value_width, a.value_width * sizeof(float));
+    }
+    std::copy_n(a.state.highest.data() + row, pack.rows, pack.highest + first);
+    std::copy_n(a.state.norms.data() + row, pack.rows, pack.norms + first);
+    std::copy_n(a.state.sums.data() + row * a.value_width, pack.rows * a.value_width, pack.sums + first * a.value_width);
+  }
+  uint32_t* tile = pack.query;
+  for (int64_t first = 0; first < pack.heads * pack.rows; first += pack.rows) {
+    for (int64_t d = 0; d < step.key_dim; d += kStep, tile += kSide * kSide) {
+      const int64_t there = std::min(kStep, step.key_dim - d);
+      WideBits pairs[kSide] = {};
+      for (int64_t lane = first; lane < first + pack.rows; ++lane) {
+        if (there == kStep) {
+          pairs[lane] = load_as<WideBits>(query[lane] + d);
+        } else {
+          std::memcpy(&pairs[lane], query[lane] + d, there * sizeof(BFloat16));
+        }
+      }
+      turn(pairs, tile);
     }
   }
 }
@@ -332,6 +335,8 @@ void attend(Tiles& tiles, const Attention& a, const Task& task, Room& room) {
   const int64_t lowest = *own.first, end = std::min(task.end, *own.second + 1);
   int64_t position = task.start;
   if (step.window) position = std::max(position, (lowest - step.window + 1) / kKeys * kKeys);
+  const Ahead at_once = next_of(a, task, position, end);
+  for (int i = 0; i < 4; ++i) at_once.ask(i, 0, 1);
   make_packs(a, task, rows, room);
   tiles.begin(std::min(rows, kSide));
   alignas(64) float scores[kKeys * kSide];
