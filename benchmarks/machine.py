@@ -16,13 +16,16 @@ import transformers
 
 def description() -> dict[str, str | int | float]:
     """The machine and the libraries, for the JSON beside every figure."""
-    name = platform.processor() or platform.machine()
+    name, instructions = platform.processor() or platform.machine(), torch.backends.cpu.get_cpu_capability()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        lines = cpuinfo.read_text().splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
         name = names[0] if names else name
+        if any(line.startswith("flags") and "amx_bf16" in line.split() for line in lines):
+            instructions += ", AMX"
     facts: dict[str, str | int | float] = {
-        "cpu": name, "threads": torch.get_num_threads(), "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cpu": name, "threads": torch.get_num_threads(), "instructions": instructions,
         "torch": torch.__version__, "transformers": transformers.__version__}
     if torch.cuda.is_available():
         facts |= {"gpu": torch.cuda.get_device_name(), "gpu_bytes": torch.cuda.get_device_properties(0).total_memory,

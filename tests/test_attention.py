@@ -1,5 +1,6 @@
 """Paged attention against attention written out sequence by sequence, head by head, query by query."""
 
+from copy import copy
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
+from leapgen_kernels import cpu
 
 from leapgen.engine.attention import UnsupportedAttentionError, attention_forward, paged_attention
 from leapgen.engine.cache import GrowingKVCache, KVCache, LayerSpec
@@ -40,6 +42,7 @@ class Step:
 
     def __init__(self, case, dtype, layer=0):
         self.case, self.dtype, self.layer = case, dtype, layer
+        self.tolerance = TOLERANCES[dtype]
         self.generator = torch.Generator().manual_seed(case.seed)
         heads, size = case.kv_heads * case.group, case.page_size
         total = sum(end - start for start, end in case.spans)
@@ -93,6 +96,18 @@ class Step:
                     for head in range(case.kv_heads * case.group)]))
         return torch.stack(output)
 
+    def assert_close(self, actual, amx=False):
+        """By matrix tiles (``amx``) weights, too, are rounded to bfloat16: by 2**-8 of each at most, as the result is."""
+        assert actual.dtype == self.dtype
+        expected = self.expected()
+        if not amx:
+            torch.testing.assert_close(actual.double(), expected, **self.tolerance)
+            return
+        sizes = copy(self)
+        sizes.values = [values.abs() for values in self.values]
+        bound = 1.01 * 2**-8 * (sizes.expected() + expected.abs()) + self.tolerance["atol"]
+        assert ((actual.double() - expected).abs() <= bound).all()
+
     def one(self, query, keys, values, head):
         scores = keys @ query
         if self.case.softcap is not None:
@@ -130,9 +145,7 @@ def test_paged_attention_is_attention(dtype, case):
     results in the wrong row, half-precision sums, and NaN from slots that no one has written.
     """
     step = Step(case, dtype)
-    actual = step.run()
-    assert actual.dtype == dtype
-    torch.testing.assert_close(actual.double(), step.expected(), **TOLERANCES[dtype])
+    step.assert_close(step.run())
 
 
 @pytest.mark.parametrize("page_size", [1, 3, 16])
@@ -149,7 +162,7 @@ def test_the_attention_function_writes_then_attends(page_size, dtype):
     actual, weights = attention_forward(module, query, key, value, None, leapgen_plan=step.plan, scaling=0.4,
                                         sliding_window=6, softcap=3.0, s_aux=step.sinks)
     assert weights is None
-    torch.testing.assert_close(actual[0].double(), step.expected(), **TOLERANCES[dtype])
+    step.assert_close(actual[0], amx=dtype == torch.bfloat16 and cpu.amx())
     written = Step(case, dtype, layer=5)  # the same numbers, stored by the test
     written.store(computed_now=True)
     for mine, theirs in ((step.cache.keys, written.cache.keys), (step.cache.values, written.cache.values)):

@@ -127,7 +127,8 @@ def test_the_checksums_cover_what_transformers_loads(name):
 
 def test_training_from_nothing_makes_a_model_and_an_interrupted_one_the_same(tmp_path):
     script = Path(__file__).parents[1] / "examples" / "train_maze.py"
-    sizes = "--steps 2 --batch-tokens 400 --small-steps 3 --save-steps 1 --hidden 16 --layers 2 --head-dim 16".split()
+    sizes = ["--steps", "2", "--batch-tokens", "400", "--small-steps", "3", "--save-steps", "1", "--hidden", "16",
+             "--layers", "2", "--head-dim", "16"]
     weights = []
     for _ in range(2):
         subprocess.run([sys.executable, script, "--output", tmp_path, *sizes], check=True, capture_output=True)

@@ -72,6 +72,12 @@ def _amx_agrees(lib: ctypes.CDLL) -> bool:
     return agree
 
 
+def amx() -> bool:
+    """Whether bfloat16 linear layers and attention go by matrix tiles (AMX) on this machine."""
+    lib = library()
+    return lib is not None and _ATTEND[torch.bfloat16] is lib.leapgen_attend_amx
+
+
 def serves(tensor: Tensor) -> bool:
     """Whether the kernels are built and take tensors like this one."""
     return tensor.device.type == "cpu" and tensor.dtype in DTYPES and library() is not None
