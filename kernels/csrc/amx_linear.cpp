@@ -14,6 +14,7 @@ namespace {
 constexpr int64_t kBlock = 2 * kSide;     // rows of W, and of x, whose products are made together: four C tiles
 constexpr int64_t kCacheBytes = 5 << 17;  // of W kept in the second-level cache while rows of x pass by
 constexpr int64_t kPiece = 4 * kBlock;    // rows of x in a task at least, where rows are many
+constexpr int64_t kSoon = 4;             // tiles that the few rows' W is asked for before it is needed
 constexpr int64_t kMany = 2 * kBlock;     // from this many rows of x on, W is laid out anew if its rows straddle cache lines
 
 struct Job {
@@ -44,7 +45,8 @@ FOR_EVERY_CPU void arrange(const Job& job, int64_t row, uint32_t* out) {
   }
 }
 
-// Memory that is asked for while other work goes on: `share` bytes at each step.
+// Memory that is asked for while other work goes on: `share` bytes at each step; or, where that is 0 and rows of x are few,
+// tiles of W some steps before they are needed, those at `from` after the last.
 struct Ahead {
   const char* from;
   int64_t share;
@@ -75,8 +77,9 @@ FOR_EVERY_CPU void lay_out(const BFloat16* w, int64_t width, int64_t depth, char
   }
 }
 
-// C tiles of kBlock rows of W and S * kSide rows of x, as floats [kBlock][kBlock]. Once: the first-level cache is for x.
-template <class Tiles, int S, bool Once>
+// C tiles of kBlock rows of W and S * kSide rows of x, as floats [kBlock][kBlock]. Many rows of x: the
+// first-level cache is for them.
+template <class Tiles, int S, bool Many>
 void multiply(Tiles& tiles, const Left& w, const uint32_t* x, int64_t steps, Ahead ahead, float* c) {
   const int64_t side = steps * kSide * kSide;
   tiles.template zero<0>();
@@ -85,7 +88,11 @@ void multiply(Tiles& tiles, const Left& w, const uint32_t* x, int64_t steps, Ahe
   tiles.template zero<3>();
   for (int64_t step = 0; step < steps; ++step) {
     for (int64_t i = 0; i < ahead.share; i += 64) __builtin_prefetch(ahead.from + step * ahead.share + i, 0, 2);
-    if (Once) {
+    if (!Many && ahead.from) {
+      const char* soon = step + kSoon < steps ? w.tiles + (step + kSoon) * 64 : ahead.from + (step + kSoon - steps) * 64;
+      for (int64_t r = 0; r < kBlock; ++r) __builtin_prefetch(soon + r * w.stride, 0, 3);
+    }
+    if (Many) {
       tiles.template load_once<4>(w.tiles + step * w.step, w.stride);
       tiles.template load_once<5>(w.tiles + step * w.step + w.half, w.stride);
     } else {
@@ -155,10 +162,10 @@ void columns_of(Tiles& tiles, const Job& job, int64_t first_row, int64_t last_ro
         left = laid_out(tiles_of_w);
       }
       Ahead ahead{};
-      if (row > first_row) {  // W is in the cache by now
+      if (row > first_row && many) {  // W is in the cache by now
         ahead = {reinterpret_cast<const char*>(x + 2 * side) + (column - first) / kBlock * steps * share, share};
-      } else if (column + 2 * kBlock <= last) {
-        ahead = {reinterpret_cast<const char*>(w + kBlock * job.depth), kBlock * 64};
+      } else if (row == first_row && whole && column + 2 * kBlock <= last) {
+        ahead = {reinterpret_cast<const char*>(w + kBlock * job.depth), many ? kBlock * 64 : 0};
       }
       if (rows <= kSide) {
         multiply<Tiles, 1, false>(tiles, left, x, steps, ahead, c);
