@@ -327,16 +327,15 @@ INLINED void accumulate(Tiles& tiles, const Attention& a, const Pack& pack, int6
   }
 }
 
+// `following`: what the thread will probably do next, or null.
 template <class Tiles>
-void attend(Tiles& tiles, const Attention& a, const Task& task, Room& room) {
+void attend(Tiles& tiles, const Attention& a, const Task& task, const Task* following, Room& room) {
   const Step<BFloat16>& step = a.step;
   const int64_t rows = (task.last_token - task.first_token) * step.group(), key_width = a.key_steps * kStep;
   const auto own = std::minmax_element(a.state.position.begin() + task.first_token, a.state.position.begin() + task.last_token);
   const int64_t lowest = *own.first, end = std::min(task.end, *own.second + 1);
   int64_t position = task.start;
   if (step.window) position = std::max(position, (lowest - step.window + 1) / kKeys * kKeys);
-  const Ahead at_once = next_of(a, task, position, end);
-  for (int i = 0; i < 4; ++i) at_once.ask(i, 0, 1);
   make_packs(a, task, rows, room);
   tiles.begin(std::min(rows, kSide));
   alignas(64) float scores[kKeys * kSide];
@@ -347,6 +346,7 @@ void attend(Tiles& tiles, const Attention& a, const Task& task, Room& room) {
     const Sight sight{open, static_cast<int32_t>(position), static_cast<int32_t>(count), static_cast<int32_t>(step.window),
                       step.scaling, step.softcap};
     Ahead ahead = next_of(a, task, position + kKeys, end);
+    if (following && position + kKeys >= end) ahead = next_of(a, *following, following->start, following->end);
     int64_t done = -1;  // the last head whose values lie interleaved
     Rows keys[kSide];
     for (Pack& pack : room.packs) {
@@ -423,7 +423,10 @@ void attend_step(const Step<BFloat16>& step, int threads) {
     for (int64_t t = 0; t < plan.tokens; ++t) begin_token(a, t);
     for (const auto& tasks : levels) {
 #pragma omp for schedule(dynamic)
-      for (size_t i = 0; i < tasks.size(); ++i) attend(tiles, a, tasks[i], room);
+      for (size_t i = 0; i < tasks.size(); ++i) {
+        const size_t following = i + threads;
+        attend(tiles, a, tasks[i], following < tasks.size() ? &tasks[following] : nullptr, room);
+      }
     }
     tiles.end();
 #pragma omp for schedule(static)

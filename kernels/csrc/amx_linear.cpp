@@ -5,6 +5,7 @@
 // batch.
 
 #include <algorithm>
+#include <utility>
 
 #include "amx.h"
 
@@ -142,10 +143,11 @@ FOR_EVERY_CPU void put(const float* c, const BFloat16* bias, int64_t width, int6
 }
 
 // Rows first_row .. last_row - 1, which lie arranged at x, times columns first .. last - 1 of matrix i: few columns, so that
-// their rows of W stay in the second-level cache, and a block of rows of x in the first. `room` is for those rows of W.
+// their rows of W stay in the second-level cache, and a block of rows of x in the first. `room` is for those rows of W; `following` is where
+// the thread will probably read on, or null.
 template <class Tiles>
 void columns_of(Tiles& tiles, const Job& job, int64_t first_row, int64_t last_row, const uint32_t* x, int64_t i, int64_t first,
-                int64_t last, char* room) {
+                int64_t last, const BFloat16* following, char* room) {
   const int64_t columns = job.columns[i], steps = job.steps(), side = steps * kSide * kSide;
   const int64_t share = (2 * side * 4 * kBlock / (steps * (last - first)) + 63) / 64 * 64;  // of the next rows of x
   const bool many = last_row - first_row >= kMany, whole = job.depth % kStep == 0;
@@ -164,8 +166,9 @@ void columns_of(Tiles& tiles, const Job& job, int64_t first_row, int64_t last_ro
       Ahead ahead{};
       if (row > first_row && many) {  // W is in the cache by now
         ahead = {reinterpret_cast<const char*>(x + 2 * side) + (column - first) / kBlock * steps * share, share};
-      } else if (row == first_row && whole && column + 2 * kBlock <= last) {
-        ahead = {reinterpret_cast<const char*>(w + kBlock * job.depth), many ? kBlock * 64 : 0};
+      } else if (row == first_row && whole && width == kBlock) {
+        const BFloat16* next = column + 2 * kBlock <= last ? w + kBlock * job.depth : following;
+        ahead = {reinterpret_cast<const char*>(next), many && next ? kBlock * 64 : 0};
       }
       if (rows <= kSide) {
         multiply<Tiles, 1, false>(tiles, left, x, steps, ahead, c);
@@ -194,6 +197,11 @@ void linear(const Job& job, int threads) {
   const int64_t chunk = std::clamp((total * pieces + 2 * threads - 1) / (2 * threads), kBlock, most) / kBlock * kBlock;
   std::vector<int64_t> starts(job.weights + 1, 0);  // chunks before each matrix
   for (int64_t i = 0; i < job.weights; ++i) starts[i + 1] = starts[i] + (job.columns[i] + chunk - 1) / chunk;
+  const auto place_of = [&](int64_t c) {  // matrix and first column of a chunk
+    int64_t i = 0;
+    while (c >= starts[i + 1]) ++i;
+    return std::pair<int64_t, int64_t>(i, (c - starts[i]) * chunk);
+  };
 #pragma omp parallel num_threads(threads)
   {
     Tiles tiles;
@@ -204,12 +212,15 @@ void linear(const Job& job, int threads) {
     for (int64_t s = 0; s < sides; ++s) arrange(job, s * kSide, x + s * side);
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < pieces * starts[job.weights]; ++task) {
-      const int64_t c = task / pieces, row = task % pieces * piece;
-      int64_t i = 0;
-      while (c >= starts[i + 1]) ++i;
-      const int64_t first = (c - starts[i]) * chunk;
+      const auto [i, first] = place_of(task / pieces);
+      const int64_t row = task % pieces * piece, next = task + threads;
+      const BFloat16* following = nullptr;
+      if (pieces == 1 && next < starts[job.weights]) {
+        const auto [j, column] = place_of(next);
+        following = job.w[j] + column * job.depth;
+      }
       columns_of(tiles, job, row, std::min(row + piece, job.rows), x + row / kSide * side, i, first,
-                 std::min(first + chunk, job.columns[i]), room.data());
+                 std::min(first + chunk, job.columns[i]), following, room.data());
     }
     tiles.end();
   }
