@@ -172,15 +172,18 @@ def test_padding_is_left_alone():
 @example(rows=9, depth=1405, columns=[21], bias=True, strided=False, threads=1)
 @example(rows=200, depth=1284, columns=[16, 7], bias=False, strided=True, threads=2)
 @example(rows=32, depth=1536, columns=[50], bias=True, strided=False, threads=2)
+@example(rows=70, depth=96, columns=[64, 40], bias=True, strided=True, threads=2)
+@example(rows=300, depth=64, columns=[700], bias=False, strided=True, threads=1)
 def test_linear_is_a_matrix_product(dtype, name, rows, depth, columns, bias, strided, threads):
-    """Would catch: edges of blocks, tails and runs of the sum, biases mixed up, two threads in one scratch buffer."""
+    """Would catch: edges of blocks, tails and runs of the sum, biases mixed up, two threads in one scratch buffer, and
+    weights that straddle cache lines (as safetensors leaves them) taken for others."""
     generator = torch.Generator().manual_seed(rows * 1000 + depth)
 
     def normal(*shape):
         return torch.randn(*shape, generator=generator).to(dtype)
 
     x = normal(1, rows, depth + 3)[..., :depth] if strided else normal(1, rows, depth)
-    weights = [normal(c, depth) for c in columns]
+    weights = [normal(c * depth + 4)[4 * strided :][: c * depth].view(c, depth) for c in columns]
     biases = [normal(c) if bias else None for c in columns]
     torch.set_num_threads(threads)
     try:
@@ -207,9 +210,9 @@ def test_no_rows_are_multiplied_to_none(dtype, name):
 def test_a_row_is_multiplied_alike_alone_and_in_a_batch(dtype, name, depth):
     """Would catch: sums whose order depends on the batch, which would make a path's tokens depend on other paths."""
     linear = kernel("linear", name)
-    x, weight = torch.randn(120, depth).to(dtype), torch.randn(67, depth).to(dtype)
+    x, weight = torch.randn(300, depth).to(dtype), torch.randn(67, depth).to(dtype)
     together = cpu.linear(x, [weight], [None], linear)[0]
-    for rows in (1, 2, 3, 4, 8, 9, 10, 33, 97):
+    for rows in (1, 2, 3, 4, 8, 9, 10, 33, 97, 280):
         assert torch.equal(cpu.linear(x[:rows], [weight], [None], linear)[0], together[:rows])
     assert torch.equal(cpu.linear(x[7:8], [weight], [None], linear)[0], together[7:8])
 

@@ -46,8 +46,8 @@ FOR_EVERY_CPU void arrange(const Job& job, int64_t row, uint32_t* out) {
   }
 }
 
-// Memory that is asked for while other work goes on: `share` bytes at each step; or, where that is 0 and rows of x are few,
-// tiles of W some steps before they are needed, those at `from` after the last.
+// Memory that is asked for while other work goes on: `share` bytes at each step. Where rows of x are few: tiles of W, some
+// steps before they are needed, and those of the rows of W at `from` after the last.
 struct Ahead {
   const char* from;
   int64_t share;
@@ -78,8 +78,8 @@ FOR_EVERY_CPU void lay_out(const BFloat16* w, int64_t width, int64_t depth, char
   }
 }
 
-// C tiles of kBlock rows of W and S * kSide rows of x, as floats [kBlock][kBlock]. Many rows of x: the
-// first-level cache is for them.
+// C tiles of kBlock rows of W and S * kSide rows of x, as floats [kBlock][kBlock]. Where rows of x are many, the first-level
+// cache is for them.
 template <class Tiles, int S, bool Many>
 void multiply(Tiles& tiles, const Left& w, const uint32_t* x, int64_t steps, Ahead ahead, float* c) {
   const int64_t side = steps * kSide * kSide;
@@ -143,8 +143,8 @@ FOR_EVERY_CPU void put(const float* c, const BFloat16* bias, int64_t width, int6
 }
 
 // Rows first_row .. last_row - 1, which lie arranged at x, times columns first .. last - 1 of matrix i: few columns, so that
-// their rows of W stay in the second-level cache, and a block of rows of x in the first. `room` is for those rows of W; `following` is where
-// the thread will probably read on, or null.
+// their rows of W stay in the second-level cache, and a block of rows of x in the first. `room` is for those rows of W;
+// `following` is where the thread will probably read on, or null.
 template <class Tiles>
 void columns_of(Tiles& tiles, const Job& job, int64_t first_row, int64_t last_row, const uint32_t* x, int64_t i, int64_t first,
                 int64_t last, const BFloat16* following, char* room) {
