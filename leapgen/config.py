@@ -147,6 +147,9 @@ class EngineConfig:
         graphs: on a CUDA device, capture decode steps as CUDA graphs at construction, one for each of some batch sizes;
             the log says how long that took. What cannot be captured runs as it is. Needs ``kernels``. ``compile`` holds
             for what is captured.
+        draft_tokens: tokens guessed ahead for a decoding sequence at most, from what it and its relatives said before
+            (prompt lookup decoding); sampled tokens are the same with and without. As many are computed as pay by the
+            time steps take; 0 computes none. ``None`` is 6 where the CPU kernels serve the model, else 0.
 
     Raises:
         ValueError: a value outside its range.
@@ -161,6 +164,7 @@ class EngineConfig:
     kernels: bool = True
     compile: bool | None = None
     graphs: bool = True
+    draft_tokens: int | None = None
 
     def __post_init__(self) -> None:
         _settle(self)
@@ -174,6 +178,8 @@ class EngineConfig:
         _require(self.context_length is None or _is_int(self.context_length, 2), "context_length",
                  self.context_length, "an integer >= 2, or None for the model's own")
         _require(self.compile in (None, True, False), "compile", self.compile, "True, False, or None to go by size")
+        _require(self.draft_tokens is None or _is_int(self.draft_tokens, 0), "draft_tokens", self.draft_tokens,
+                 "an integer >= 0, or None to go by device")
 
     def replace(self, **changes: Any) -> EngineConfig:
         return dataclasses.replace(self, **changes)

@@ -25,7 +25,8 @@ class Ledger:
 
     ``prefilled`` counts forced tokens (prompt, trigger, comment, ...) whose KV was computed, each once however many
     paths share it; ``recomputed`` counts positions computed again after a preemption; ``reused`` counts positions a
-    fork took over instead of computing them; ``computed`` is everything that went through the model.
+    fork took over instead of computing them; ``computed`` is everything that went through the model, except for drafts that
+    were not drawn: these are ``drafted`` less ``accepted``.
     """
 
     decoded: int = 0
@@ -35,6 +36,8 @@ class Ledger:
     computed: int = 0
     reused: int = 0
     recomputed: int = 0
+    drafted: int = 0  # guessed ahead and put through the model
+    accepted: int = 0  # of those, drawn
     discarded: int = 0  # sampled, then cut at a block or dropped with a summary
     forks: int = 0
     preemptions: int = 0

@@ -32,6 +32,7 @@ REFUSED = {
         "max_batch_size": [*NOT_POSITIVE, None],
         "context_length": [*NOT_POSITIVE, 1],
         "compile": ["yes", 2, 0.5, [True]],
+        "draft_tokens": [-1, 1.0, 1.5, True, "6", NAN, [1]],
     },
     LeapConfig: {
         **{name: [*NOT_POSITIVE, None] for name in (

@@ -58,7 +58,7 @@ def test_every_family_is_one_call_a_layer(name, monkeypatch):
     written = []
     monkeypatch.setattr(fast, "lower", lambda graph: written.append(lower(graph)) or written[-1])
     model = built(name, torch.float32)
-    config = {"page_size": 4, "kv_cache_bytes": 1 << 22}
+    config = {"page_size": 4, "kv_cache_bytes": 1 << 22, "draft_tokens": 0}
     expected = logits_of(Engine(model, EngineConfig(**config, compile=False)))
     engine = Engine(model, EngineConfig(**config, compile=True))
     assert engine.runner.fast.compiled and written
@@ -73,7 +73,7 @@ def test_bfloat16_is_rounded_no_more_than_the_model_rounds(name):
     exact = built(name, torch.float32)
     rounded = built(name, torch.float32).bfloat16()
     exact.load_state_dict(rounded.state_dict())
-    config = {"page_size": 4, "kv_cache_bytes": 1 << 22}
+    config = {"page_size": 4, "kv_cache_bytes": 1 << 22, "draft_tokens": 0}
     expected = logits_of(Engine(exact, EngineConfig(**config, compile=False)))
     own = (logits_of(Engine(rounded, EngineConfig(**config, compile=False, kernels=False))) - expected).pow(2).mean()
     found = (logits_of(Engine(rounded, EngineConfig(**config, compile=True))) - expected).pow(2).mean()

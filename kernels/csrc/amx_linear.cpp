@@ -16,7 +16,7 @@ constexpr int64_t kBlock = 2 * kSide;     // rows of W, and of x, whose products
 constexpr int64_t kCacheBytes = 5 << 17;  // of W kept in the second-level cache while rows of x pass by
 constexpr int64_t kPiece = 4 * kBlock;    // rows of x in a task at least, where rows are many
 constexpr int64_t kSoon = 4;             // tiles that the few rows' W is asked for before it is needed
-constexpr int64_t kMany = 2 * kBlock;     // from this many rows of x on, W is laid out anew if its rows straddle cache lines
+constexpr int64_t kMany = 2 * kBlock;     // from more rows of x on, W is laid out anew if its rows straddle cache lines
 
 struct Job {
   const BFloat16* x;            // [rows, depth], rows x_stride apart
@@ -78,7 +78,7 @@ FOR_EVERY_CPU void lay_out(const BFloat16* w, int64_t width, int64_t depth, char
   }
 }
 
-// C tiles of kBlock rows of W and S * kSide rows of x, as floats [kBlock][kBlock]. Where rows of x are many, the first-level
+// C tiles of kBlock rows of W and S * kSide rows of x, as floats [kBlock][kMany]. Where rows of x are many, the first-level
 // cache is for them.
 template <class Tiles, int S, bool Many>
 void multiply(Tiles& tiles, const Left& w, const uint32_t* x, int64_t steps, Ahead ahead, float* c) {
@@ -109,19 +109,53 @@ void multiply(Tiles& tiles, const Left& w, const uint32_t* x, int64_t steps, Ahe
       tiles.template multiply<3, 5, 7>();
     }
   }
-  constexpr int64_t stride = kBlock * sizeof(float);
+  constexpr int64_t stride = kMany * sizeof(float);
   tiles.template store<0>(c, stride);
-  tiles.template store<1>(c + kSide * kBlock, stride);
+  tiles.template store<1>(c + kSide * kMany, stride);
   if (S == 2) {
     tiles.template store<2>(c + kSide, stride);
-    tiles.template store<3>(c + kSide * kBlock + kSide, stride);
+    tiles.template store<3>(c + kSide * kMany + kSide, stride);
   }
+}
+
+// As multiply, of kSide rows of W and more rows of x, S * kSide: W passes by once. It is asked for some tiles ahead, and what
+// lies at `following` after the last; not at all if that is null.
+template <class Tiles, int S>
+void multiply_more(Tiles& tiles, const char* w, const Left& left, const uint32_t* x, int64_t steps, const char* following,
+                   float* c) {
+  const int64_t side = steps * kSide * kSide;
+  tiles.template zero<0>();
+  tiles.template zero<1>();
+  tiles.template zero<2>();
+  if (S == 4) tiles.template zero<3>();
+  for (int64_t step = 0; step < steps; ++step, x += kSide * kSide) {
+    if (following) {
+      const char* soon = step + kSoon < steps ? w + (step + kSoon) * 64 : following + (step + kSoon - steps) * 64;
+      for (int64_t r = 0; r < kSide; ++r) __builtin_prefetch(soon + r * left.stride, 0, 3);
+    }
+    tiles.template load<4>(w + step * left.step, left.stride);
+    tiles.template load<5>(x, 64);
+    tiles.template multiply<0, 4, 5>();
+    tiles.template load<6>(x + side, 64);
+    tiles.template multiply<1, 4, 6>();
+    tiles.template load<7>(x + 2 * side, 64);
+    tiles.template multiply<2, 4, 7>();
+    if (S == 4) {
+      tiles.template load<5>(x + 3 * side, 64);
+      tiles.template multiply<3, 4, 5>();
+    }
+  }
+  constexpr int64_t stride = kMany * sizeof(float);
+  tiles.template store<0>(c, stride);
+  tiles.template store<1>(c + kSide, stride);
+  tiles.template store<2>(c + 2 * kSide, stride);
+  if (S == 4) tiles.template store<3>(c + 3 * kSide, stride);
 }
 
 // y = c^T + bias, for `width` columns of y from `y` on and `rows` rows of it, `columns` apart.
 FOR_EVERY_CPU void put(const float* c, const BFloat16* bias, int64_t width, int64_t rows, int64_t columns, BFloat16* y) {
   const auto row_of = [&](int64_t column, int64_t row) INLINE {
-    return load_as<Wide>(c + column * kBlock + row) + (bias && column < width ? to_float(bias[column]) : 0.0f);
+    return load_as<Wide>(c + column * kMany + row) + (bias && column < width ? to_float(bias[column]) : 0.0f);
   };
   alignas(64) uint32_t turned[kSide * kSide];
   for (int64_t row = 0; row < rows; row += kSide, y += kSide * columns) {
@@ -150,12 +184,14 @@ void columns_of(Tiles& tiles, const Job& job, int64_t first_row, int64_t last_ro
                 int64_t last, const BFloat16* following, char* room) {
   const int64_t columns = job.columns[i], steps = job.steps(), side = steps * kSide * kSide;
   const int64_t share = (2 * side * 4 * kBlock / (steps * (last - first)) + 63) / 64 * 64;  // of the next rows of x
-  const bool many = last_row - first_row >= kMany, whole = job.depth % kStep == 0;
+  const bool many = last_row - first_row > kMany, more = !many && last_row - first_row > kBlock;
+  const bool whole = job.depth % kStep == 0;
   const bool straddles = many && reinterpret_cast<uintptr_t>(job.w[i]) % 64;
-  alignas(64) float c[kBlock * kBlock];
-  for (int64_t row = first_row; row < last_row; row += kBlock, x += 2 * side) {
+  const int64_t block = more ? kMany : kBlock;
+  alignas(64) float c[kBlock * kMany];
+  for (int64_t row = first_row; row < last_row; row += block, x += 2 * side) {
     for (int64_t column = first; column < last; column += kBlock) {
-      const int64_t width = std::min(kBlock, last - column), rows = std::min(kBlock, last_row - row);
+      const int64_t width = std::min(kBlock, last - column), rows = std::min(block, last_row - row);
       const BFloat16* w = job.w[i] + column * job.depth;
       Left left = where_it_lies(w, job.depth);
       if (straddles || !whole || width < kBlock) {
@@ -170,7 +206,18 @@ void columns_of(Tiles& tiles, const Job& job, int64_t first_row, int64_t last_ro
         const BFloat16* next = column + 2 * kBlock <= last ? w + kBlock * job.depth : following;
         ahead = {reinterpret_cast<const char*>(next), many && next ? kBlock * 64 : 0};
       }
-      if (rows <= kSide) {
+      if (more) {
+        for (int64_t half = 0; half < 2; ++half) {
+          const char* tiles_of_w = left.tiles + half * left.half;
+          const char* next = !ahead.from || half ? ahead.from : tiles_of_w + left.half;
+          float* part = c + half * kSide * kMany;
+          if (rows > kBlock + kSide) {
+            multiply_more<Tiles, 4>(tiles, tiles_of_w, left, x, steps, next, part);
+          } else {
+            multiply_more<Tiles, 3>(tiles, tiles_of_w, left, x, steps, next, part);
+          }
+        }
+      } else if (rows <= kSide) {
         multiply<Tiles, 1, false>(tiles, left, x, steps, ahead, c);
       } else if (many) {
         multiply<Tiles, 2, true>(tiles, left, x, steps, ahead, c);

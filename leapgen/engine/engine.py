@@ -10,12 +10,16 @@ from typing import Literal
 from transformers import PreTrainedModel
 
 from leapgen.config import EngineConfig, SamplingConfig
+from leapgen.engine.drafting import Drafter
 from leapgen.engine.pages import PagePool
 from leapgen.engine.runner import Runner
 from leapgen.engine.scheduler import Chunk, Scheduler
-from leapgen.engine.sequence import Sequence
+from leapgen.engine.sampling import NonFiniteLogitsError
+from leapgen.engine.sequence import Draw, Sequence
 from leapgen.engine.stream import Stream
 from leapgen.output import Ledger
+
+DRAFT_TOKENS = 6  # at most, where the CPU kernels serve the model
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,12 @@ class Engine:
         self.config = config or EngineConfig()
         self.runner = Runner(model, self.config)
         self.pool = PagePool(self.runner.cache.num_pages, self.config.page_size)
+        most = self.config.draft_tokens
+        if most is None:
+            most = DRAFT_TOKENS if self.runner.fast is not None else 0
+        self.drafter = Drafter(most) if most else None
         self.scheduler = Scheduler(self.pool, self.config.max_step_tokens, self.config.max_batch_size,
-                                   self.runner.cache.copy_page)
+                                   self.runner.cache.copy_page, self.drafter)
         self.context_length = min(self.runner.context_length, self.pool.num_pages * self.config.page_size)
         self.last_step: list[Chunk] = []  # what the newest step computed
         self.last_step_seconds = 0.0
@@ -95,12 +103,13 @@ class Engine:
         its own unless it is meant to draw what the original would.
         """
         self._check_live(sequence)
+        self._forget_ahead(sequence)
         twin = Sequence(
             id=self._next_id, family=sequence.family, tokens=list(sequence.tokens), sampled=bytearray(sequence.sampled),
             sampling=sequence.sampling, stream=stream or sequence.stream, limit=sequence.limit,
             stop_tokens=sequence.stop_tokens, min_length=sequence.min_length, ledger=sequence.ledger,
             active=sequence.active, num_computed=sequence.num_computed, num_lost=sequence.num_lost,
-            pages=list(sequence.pages))
+            pages=list(sequence.pages), num_entered=sequence.num_entered)
         self.pool.share(twin.pages)
         twin.ledger.forks += 1
         twin.ledger.reused += twin.num_computed
@@ -119,6 +128,7 @@ class Engine:
         self._check_live(sequence)
         tokens = list(tokens)
         self._check_tokens(tokens, len(sequence) + len(tokens))
+        self._forget_ahead(sequence)
         sequence.tokens.extend(tokens)
         sequence.sampled.extend(bytes(len(tokens)))
         sequence.limit = self._limit(limit)
@@ -141,6 +151,7 @@ class Engine:
         if length == len(sequence):
             self.pause(sequence)
             return
+        self._forget_ahead(sequence)
         self._dismiss_followers(sequence)
         if sequence.leader is not None:
             sequence.shared_length = min(sequence.shared_length, length)
@@ -148,6 +159,7 @@ class Engine:
         del sequence.sampled[length:]
         sequence.num_computed = min(sequence.num_computed, length)
         sequence.num_lost = min(sequence.num_lost, length)
+        sequence.num_entered = min(sequence.num_entered, length)
         keep = self.pool.pages_for(sequence.num_computed)
         self.pool.release(sequence.pages[keep:])
         del sequence.pages[keep:]
@@ -157,6 +169,7 @@ class Engine:
         """The sequence is done; its pages go back. Releasing twice is allowed."""
         if sequence.released:
             return
+        self._forget_ahead(sequence)
         self._dismiss_followers(sequence)
         self._unfollow(sequence)
         self.pool.release(sequence.pages)
@@ -167,6 +180,7 @@ class Engine:
     def pause(self, sequence: Sequence) -> None:
         """Stops sampling until the next ``extend``; KV stays."""
         self._check_live(sequence)
+        self._forget_ahead(sequence)
         self._dismiss_followers(sequence)
         sequence.active = False
 
@@ -179,25 +193,81 @@ class Engine:
     def step(self) -> list[Event]:
         """One forward pass for everything runnable, decode and prefill mixed; [] when nothing is.
 
+        A sequence gets one token at most. What a pass drew behind drafts that proved right is handed out, token by token,
+        by the next calls, before there is another pass.
+
         Raises:
             NonFiniteLogitsError: names path and position; no sequence has changed.
             PoolTooSmallError: the pool cannot hold the oldest runnable sequence.
         """
         began = time.perf_counter()
+        if events := self._hand_out():
+            self.last_step, self.last_step_seconds = [], time.perf_counter() - began
+            return events
         chunks = self.scheduler.schedule(self._live.values())
         self.last_step = chunks
         if not chunks:
             return []
-        sampled = self.runner.step(chunks)
-        rows = [row for chunk in chunks for row in chunk.samples]
+        try:
+            sampled = self.runner.step(chunks)
+        except NonFiniteLogitsError:
+            if not any(chunk.sequence.drafts for chunk in chunks):
+                raise
+            for chunk in chunks:  # it may have been a draft that nobody would have drawn
+                chunk.draft([])
+            sampled = self.runner.step(chunks)
         events: list[Event] = []
         for chunk in chunks:
             self._commit(chunk, events)
         if sampled is not None:
-            for (_, sequence), token, logprob, sampling_logprob in zip(rows, *sampled, strict=True):
-                events.append(self._append(sequence, token, logprob, sampling_logprob))
+            draws: dict[Sequence, list[Draw]] = {}
+            for (_, sequence), *draw in zip((row for chunk in chunks for row in chunk.samples), *sampled, strict=True):
+                draws.setdefault(sequence, []).append(Draw(*draw))
+            events += [self._accept(sequence, drawn) for sequence, drawn in draws.items()]
         self.last_step_seconds = time.perf_counter() - began
+        if self.drafter is not None and all(chunk.end - chunk.start == 1 for chunk in chunks):
+            self.drafter.times.observe(len(chunks), sum(chunk.end for chunk in chunks),
+                                       sum(len(chunk.sequence.drafts) for chunk in chunks), self.last_step_seconds)
         return events
+
+    def _hand_out(self) -> list[Event]:
+        """The next token of each sequence that an earlier step drew more of."""
+        events = []
+        for sequence in self._live.values():
+            if sequence.ahead and sequence.ahead_by != sequence.drawn_by:
+                self._forget_ahead(sequence)
+            if sequence.ahead:
+                sequence.num_computed += 1
+                sequence.ledger.computed += 1
+                sequence.ledger.accepted += 1
+                events.append(self._append(sequence, sequence.ahead.popleft()))
+        return events
+
+    def _accept(self, sequence: Sequence, draws: list[Draw]) -> Event:
+        """The first draw, and those behind drafts for as long as the draft is what was drawn."""
+        event, newest = self._append(sequence, draws[0]), draws[0]
+        for draft, draw in zip(sequence.drafts, draws[1:], strict=True):
+            if newest.token != draft or draft in sequence.stop_tokens:
+                break
+            sequence.ahead.append(draw)
+            newest = draw
+        if sequence.drafts:
+            sequence.ahead_by = sequence.drawn_by
+            sequence.ledger.drafted += len(sequence.drafts)
+            self.drafter.learn(sequence, len(sequence.ahead))
+            self._trim(sequence)
+        return event
+
+    def _forget_ahead(self, sequence: Sequence) -> None:
+        if sequence.ahead:
+            sequence.ahead.clear()
+            self._trim(sequence)
+
+    def _trim(self, sequence: Sequence) -> None:
+        """Gives back pages behind what has been computed for good."""
+        keep = self.pool.pages_for(sequence.num_computed + len(sequence.ahead))
+        self.pool.release(sequence.pages[keep:])
+        del sequence.pages[keep:]
 
     def _commit(self, chunk: Chunk, events: list[Event]) -> None:
         sequence, start, end = chunk.sequence, chunk.start, chunk.end
@@ -216,17 +286,17 @@ class Engine:
                 who.active = False
                 events.append(Event(who, None, finish="limit"))
 
-    def _append(self, sequence: Sequence, token: int, logprob: float | None, sampling_logprob: float | None) -> Event:
-        sequence.tokens.append(token)
+    def _append(self, sequence: Sequence, draw: Draw) -> Event:
+        sequence.tokens.append(draw.token)
         sequence.sampled.append(1)
         sequence.ledger.decoded += 1
         finish = None
-        if token in sequence.stop_tokens:
+        if draw.token in sequence.stop_tokens:
             finish = "stop"
         elif len(sequence) >= sequence.limit:
             finish = "limit"
         sequence.active = finish is None
-        return Event(sequence, token, logprob, sampling_logprob, finish)
+        return Event(sequence, *draw, finish)
 
     # -- followers: forks made before their tokens were computed ----------------------------------------------------
 
@@ -270,7 +340,8 @@ class Engine:
         for s in self._live.values():
             assert len(s.sampled) == len(s.tokens), s
             assert 0 <= s.num_computed <= len(s), s
-            assert len(s.pages) >= self.pool.pages_for(s.num_computed), s
+            assert len(s.pages) >= self.pool.pages_for(s.num_computed + len(s.ahead)), s
+            assert s.active or not s.ahead, s
             assert s.leader is None or (s in s.leader.followers and s.leader.runnable), s
             assert all(f.leader is s and f.tokens[: f.shared_length] == s.tokens[: f.shared_length]
                        for f in s.followers), s

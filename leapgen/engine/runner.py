@@ -88,9 +88,9 @@ class Runner:
 
     def forward(self, chunks: list[Chunk]) -> Tensor:
         """One forward pass; logits [samples, vocab] in the order of the chunks' ``samples``."""
-        starts, ends = [c.start for c in chunks], [c.end for c in chunks]
+        starts, ends = [c.start for c in chunks], [c.end + len(c.sequence.drafts) for c in chunks]
         plan = StepPlan.build(self.cache, [c.sequence.pages for c in chunks], starts, ends, self.kernels)
-        tokens = [token for c in chunks for token in c.sequence.tokens[c.start : c.end]]
+        tokens = [token for c in chunks for token in c.tokens]
         rows = np.array([plan.query_starts[i] + length - 1 - c.start
                          for i, c in enumerate(chunks) for length, _ in c.samples], dtype=np.int64)
         unique, order = np.unique(rows, return_inverse=True)

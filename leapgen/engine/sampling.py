@@ -117,7 +117,7 @@ def _processed(scores: Tensor, config: SamplingConfig, lengths: list[int], seque
     if config.repetition_penalty == 1.0 and not config.logits_processors:
         return scores
     for row, (length, sequence) in enumerate(zip(lengths, sequences, strict=True)):
-        input_ids = torch.tensor([sequence.tokens[:length]], device=scores.device)
+        input_ids = torch.tensor([[*sequence.tokens, *sequence.drafts][:length]], device=scores.device)
         if config.repetition_penalty != 1.0:
             seen = input_ids[0].unique()
             seen = seen[seen < scores.shape[1]]  # an embedding may be wider than the head

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from leapgen.engine.drafting import Drafter
 from leapgen.engine.pages import PagePool
 from leapgen.engine.sequence import Sequence
 
@@ -15,12 +16,23 @@ class PoolTooSmallError(RuntimeError):
 
 @dataclass
 class Chunk:
-    """Tokens ``start .. end - 1`` of a sequence, computed in one forward pass."""
+    """Tokens ``start .. end - 1`` of a sequence and its drafts behind them, computed in one forward pass."""
 
     sequence: Sequence
     start: int
     end: int
     samples: list[tuple[int, Sequence]]  # (length, who): who samples from the logits of token length - 1
+
+    @property
+    def tokens(self) -> list[int]:
+        return [*self.sequence.tokens[self.start : self.end], *self.sequence.drafts]
+
+    def draft(self, tokens: list[int]) -> None:
+        """Drafts to go with the chunk in place of those it had."""
+        sequence = self.sequence
+        self.samples = [*((self.end + i, sequence) for i in range(len(tokens) + 1)),
+                        *(one for one in self.samples if one[1] is not sequence)]
+        sequence.drafts = tokens
 
 
 class Scheduler:
@@ -31,12 +43,13 @@ class Scheduler:
     """
 
     def __init__(self, pool: PagePool, max_step_tokens: int, max_batch_size: int,
-                 copy_page: Callable[[int, int], None]) -> None:
+                 copy_page: Callable[[int, int], None], drafter: Drafter | None = None) -> None:
         self.pool = pool
         self.max_step_tokens = max_step_tokens
         self.max_batch_size = max_batch_size
         self.num_preemptions = 0
         self._copy_page = copy_page
+        self._drafter = drafter
 
     def schedule(self, sequences: Iterable[Sequence]) -> list[Chunk]:
         """Plans one step over the live sequences (oldest first) and gives each chunk the pages it writes.
@@ -45,6 +58,8 @@ class Scheduler:
             PoolTooSmallError: something is runnable and nothing fits.
         """
         live = list(sequences)
+        for sequence in live:
+            sequence.drafts = []
         runnable = [s for s in live if s.runnable]
         decodes = sum(s.num_uncomputed == 1 for s in runnable)
         prefill_budget = max(self.max_step_tokens - min(decodes, self.max_batch_size), 1)
@@ -75,7 +90,24 @@ class Scheduler:
             raise PoolTooSmallError(
                 f"the KV pool of {self.pool.num_pages} pages of {self.pool.page_size} tokens cannot hold a sequence of "
                 f"{len(oldest)} tokens; raise kv_cache_bytes or kv_cache_fraction.")
+        if self._drafter is not None:
+            self._draft(chunks, self._drafter, prefill_budget)
         return chunks
+
+    def _draft(self, chunks: list[Chunk], drafter: Drafter, budget: int) -> None:
+        """Drafts for sequences that decode, in the room that is left: nobody gives way for them."""
+        drafter.begin(len(chunks), sum(chunk.end for chunk in chunks))
+        for chunk in chunks:
+            sequence, end = chunk.sequence, chunk.end
+            if chunk.samples != [(end, sequence)] or end - chunk.start > 1 or sequence.sampling.logits_processors:
+                continue  # processors may keep something of what they have seen
+            tokens = drafter.draft(sequence, min(sequence.limit - end - 1, budget))
+            while tokens and not self._room(sequence, end, end + len(tokens)):
+                tokens.pop()
+            if tokens:
+                self._take_pages(sequence, end, end + len(tokens))
+                chunk.draft(tokens)
+                budget -= len(tokens)
 
     @staticmethod
     def _samples(sequence: Sequence, start: int, end: int) -> list[tuple[int, Sequence]]:
@@ -123,17 +155,28 @@ class Scheduler:
     def _make_writable(self, sequence: Sequence, start: int, end: int, live: list[Sequence], planned: set[int],
                        preempted: set[int]) -> bool:
         """Gives the sequence pages of its own for positions start .. end - 1: new ones, and copies of shared ones."""
-        pool, pages, size = self.pool, sequence.pages, self.pool.page_size
-        while True:
-            shared = [i for i in range(start // size, min(pool.pages_for(end), len(pages))) if pool.is_shared(pages[i])]
-            missing = max(pool.pages_for(end) - len(pages), 0)
-            if len(shared) + missing <= pool.num_free:
-                break
+        while not self._room(sequence, start, end):
             victim = self._victim(sequence, live, planned)
             if victim is None:
                 return False
             preempted.add(victim.id)
             self._preempt(victim)
+        self._take_pages(sequence, start, end)
+        return True
+
+    def _to_take(self, sequence: Sequence, start: int, end: int) -> tuple[list[int], int]:
+        """Indices of the pages that positions start .. end - 1 share with others, and how many pages are missing."""
+        pool, pages, size = self.pool, sequence.pages, self.pool.page_size
+        shared = [i for i in range(start // size, min(pool.pages_for(end), len(pages))) if pool.is_shared(pages[i])]
+        return shared, max(pool.pages_for(end) - len(pages), 0)
+
+    def _room(self, sequence: Sequence, start: int, end: int) -> bool:
+        shared, missing = self._to_take(sequence, start, end)
+        return len(shared) + missing <= self.pool.num_free
+
+    def _take_pages(self, sequence: Sequence, start: int, end: int) -> None:
+        pool, pages, size = self.pool, sequence.pages, self.pool.page_size
+        shared, missing = self._to_take(sequence, start, end)
         for i in shared:
             page = pool.allocate(after=pages[i - 1] if i else None)
             if i * size < start:  # it holds positions that stay
@@ -143,7 +186,6 @@ class Scheduler:
             pages[i] = page
         for _ in range(missing):
             pages.append(pool.allocate(after=pages[-1] if pages else None))
-        return True
 
     def _victim(self, sequence: Sequence, live: list[Sequence], planned: set[int]) -> Sequence | None:
         """Whose pages to take: paused before running, those that free pages before those that don't, the youngest."""

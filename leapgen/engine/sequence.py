@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from leapgen.config import SamplingConfig
 from leapgen.engine.stream import Stream
 from leapgen.output import Ledger
+
+
+class Draw(NamedTuple):
+    """A token and its natural log-probabilities under the model and under the distribution it was drawn from."""
+
+    token: int
+    logprob: float | None
+    sampling_logprob: float | None
 
 
 @dataclass(eq=False)
@@ -32,6 +41,11 @@ class Sequence:
     num_computed: int = 0  # tokens[:num_computed] have KV in pages
     num_lost: int = 0  # positions below this had KV that a preemption took; computing them is recomputing
     pages: list[int] = field(default_factory=list)
+    drafts: list[int] = field(default_factory=list)  # guessed to follow, computed in the step that is under way
+    # Drawn by an earlier step behind drafts that proved right, their KV but the last one's in pages; what they depend on.
+    ahead: deque[Draw] = field(default_factory=deque)
+    ahead_by: tuple | None = None
+    num_entered: int = 0  # tokens that the history of drafts has taken in
     # A fork of a sequence whose tail is still to be computed waits for it instead of computing the tail again.
     leader: Sequence | None = None
     shared_length: int = 0  # tokens in common with the leader
@@ -45,6 +59,11 @@ class Sequence:
         state = "released" if self.released else "active" if self.active else "paused"
         return (f"Sequence({self.id}, path={self.stream.path}, {len(self)} tokens, {self.num_computed} computed, "
                 f"{len(self.pages)} pages, {state})")
+
+    @property
+    def drawn_by(self) -> tuple:
+        """What the owner may set that the next tokens depend on."""
+        return self.sampling, self.stream, self.stop_tokens, self.min_length
 
     @property
     def wants_sample(self) -> bool:
