@@ -14,6 +14,7 @@
 namespace leapgen {
 namespace {
 
+constexpr float kSlack = 8.0f;    // weights are relative to the greatest score once it is this far, in powers of two, ahead
 constexpr int64_t kKeys = kStep;  // keys of a tile: what one product of weights and values sums over
 
 typedef uint16_t Line __attribute__((vector_size(64)));  // 32 bfloat16
@@ -161,43 +162,56 @@ Rows rows_of(const Attention& a, const Task& task, const BFloat16* pool, int64_t
 // some sixteen requests can be under way at once.
 struct Ahead {
   const BFloat16* run[4] = {};
-  int64_t size[4] = {};
+  int64_t size[4] = {}, share[4] = {};
 
-  INLINED void ask(int which, int64_t index, int64_t of) const {
-    const int64_t share = (size[which] / of + kStep - 1) / kStep * kStep;
-    for (int64_t i = index * share; i < std::min((index + 1) * share, size[which]); i += kStep) {
-      __builtin_prefetch(run[which] + i, 0, 2);
-    }
+  INLINED void ask(int which, int64_t index) const {
+    const int64_t last = std::min((index + 1) * share[which], size[which]);
+    for (int64_t i = index * share[which]; i < last; i += kStep) __builtin_prefetch(run[which] + i, 0, 2);
   }
 };
 
-// Where they lie, if in one piece for all KV heads.
-Ahead next_of(const Attention& a, const Task& task, int64_t position, int64_t end) {
+// Where they lie, if in one piece for all KV heads; to be asked for while a pack of so many heads is worked on.
+Ahead next_of(const Attention& a, const Task& task, int64_t position, int64_t end, int64_t heads) {
   const Step<BFloat16>& step = a.step;
   if (position >= end || task.kv_heads < step.kv_heads || !a.in_place(step.key_dim) || !a.in_place(step.value_dim)) return {};
   const int64_t count = std::min(kKeys, end - position);
   const Rows keys = rows_of(a, task, step.keys, 0, step.key_dim, step.key_dim, position, count, nullptr);
   const Rows values = rows_of(a, task, step.values, 0, step.value_dim, step.value_dim, position, count, nullptr);
   const int64_t key_size = kSide * keys.stride, value_size = kSide * values.stride;
-  return {{keys.half[0], keys.half[1], values.half[0], values.half[1]}, {key_size, key_size, value_size, value_size}};
+  const auto share = [](int64_t size, int64_t parts) { return (size / parts + kStep - 1) / kStep * kStep; };
+  return {{keys.half[0], keys.half[1], values.half[0], values.half[1]},
+          {key_size, key_size, value_size, value_size},
+          {share(key_size, heads * a.key_steps), share(key_size, kSide), share(value_size, heads * kSide),
+           share(value_size, heads * a.value_width / kStep)}};
 }
 
 // Values as B tiles: rows of neighbours interleaved, 32 dims at a time, which leaves dims 0-3, 8-11, 16-19 and 24-27 in one
 // tile and the others in the next.
-FOR_EVERY_CPU void interleave(const Rows& values, int64_t count, int64_t width, const Ahead& ahead, int64_t i, int64_t of,
+FOR_EVERY_CPU void interleave(const Rows& values, int64_t count, int64_t width, const Ahead& ahead, int64_t i,
                               uint32_t* pairs) {
-  for (int64_t p = 0; p < kSide; ++p) {
-    const int64_t t = 2 * p;
-    ahead.ask(2, i * kSide + p, of * kSide);
-    for (int64_t d = 0; d < width; d += kStep) {
-      const Line a = t < count ? load_as<Line>(values.row(t) + d) : Line{};
-      const Line b = t + 1 < count ? load_as<Line>(values.row(t + 1) + d) : Line{};
-      uint32_t* out = pairs + d * kSide + p * kSide;
-      save_all(out, __builtin_shufflevector(a, b, 0, 32, 1, 33, 2, 34, 3, 35, 8, 40, 9, 41, 10, 42, 11, 43, 16, 48, 17, 49,
-                                            18, 50, 19, 51, 24, 56, 25, 57, 26, 58, 27, 59));
-      save_all(out + kSide * kSide,
-               __builtin_shufflevector(a, b, 4, 36, 5, 37, 6, 38, 7, 39, 12, 44, 13, 45, 14, 46, 15, 47, 20, 52, 21, 53, 22,
-                                       54, 23, 55, 28, 60, 29, 61, 30, 62, 31, 63));
+  const auto put = [](Line a, Line b, uint32_t* out) INLINE {
+    save_all(out, __builtin_shufflevector(a, b, 0, 32, 1, 33, 2, 34, 3, 35, 8, 40, 9, 41, 10, 42, 11, 43, 16, 48, 17, 49,
+                                          18, 50, 19, 51, 24, 56, 25, 57, 26, 58, 27, 59));
+    save_all(out + kSide * kSide,
+             __builtin_shufflevector(a, b, 4, 36, 5, 37, 6, 38, 7, 39, 12, 44, 13, 45, 14, 46, 15, 47, 20, 52, 21, 53, 22, 54,
+                                     23, 55, 28, 60, 29, 61, 30, 62, 31, 63));
+  };
+  const int64_t stride = values.stride;
+  for (int64_t half = 0; half < 2; ++half) {
+    const BFloat16* row = values.half[half];
+    const int64_t there = count - half * kSide;
+    for (int64_t p = half * kSide / 2; p < (half + 1) * kSide / 2; ++p, row += 2 * stride) {
+      const int64_t t = 2 * p - half * kSide;
+      ahead.ask(2, i * kSide + p);
+      uint32_t* out = pairs + p * kSide;
+      if (t + 1 < there) {
+#pragma GCC unroll 2
+        for (int64_t d = 0; d < width; d += kStep) {
+          put(load_as<Line>(row + d), load_as<Line>(row + stride + d), out + d * kSide);
+        }
+      } else {
+        for (int64_t d = 0; d < width; d += kStep) put(t < there ? load_as<Line>(row + d) : Line{}, Line{}, out + d * kSide);
+      }
     }
   }
 }
@@ -211,7 +225,7 @@ INLINED void score(Tiles& tiles, const Attention& a, const Pack& pack, const Row
   for (int64_t i = 0; i < pack.heads; ++i) {
     const int64_t stride = keys[i].stride * sizeof(BFloat16);
     for (int64_t step = 0; step < a.key_steps; ++step, query += kSide * kSide) {
-      ahead.ask(0, i * a.key_steps + step, pack.heads * a.key_steps);
+      ahead.ask(0, i * a.key_steps + step);
       tiles.template load<3>(query, 64);
       tiles.template load_once<2>(keys[i].half[0] + step * kStep, stride);
       tiles.template multiply<0, 2, 3>();
@@ -236,9 +250,12 @@ INLINED Wide power_of_two(Wide x) {
 }
 
 INLINED bool any(WideInt mask) {
-  typedef int64_t Halves __attribute__((vector_size(64)));
-  const Halves h = bits_of<Halves>(mask);
-  return (h[0] | h[1] | h[2] | h[3] | h[4] | h[5] | h[6] | h[7]) != 0;
+  const auto low = __builtin_shufflevector(mask, mask, 0, 1, 2, 3, 4, 5, 6, 7);
+  const auto both = low | __builtin_shufflevector(mask, mask, 8, 9, 10, 11, 12, 13, 14, 15);
+  const auto quad = __builtin_shufflevector(both, both, 0, 1, 2, 3) | __builtin_shufflevector(both, both, 4, 5, 6, 7);
+  typedef int64_t Halves __attribute__((vector_size(16)));
+  const Halves h = bits_of<Halves>(quad);
+  return (h[0] | h[1]) != 0;
 }
 
 // What of a tile the queries see, and how scores count.
@@ -279,7 +296,7 @@ FOR_EVERY_CPU void soften(const Sight& sight, Pack& pack, int64_t width, const A
   }
   const Wide top = (tops[0] > tops[1] ? tops[0] : tops[1]) * factor;
   Wide highest = load_as<Wide>(pack.highest), norms = load_as<Wide>(pack.norms);
-  const WideInt higher = top > highest;
+  const WideInt higher = top > highest + kSlack;
   if (any(higher)) {  // seldom, so that the branch is guessed right and nothing waits for the greatest
     const Wide shrink = power_of_two(higher ? highest - top : Wide{});
     highest = higher ? top : highest;
@@ -298,7 +315,7 @@ FOR_EVERY_CPU void soften(const Sight& sight, Pack& pack, int64_t width, const A
   for (int64_t p = 0; p < kSide; ++p) {
     const Wide a = power_of_two(load_as<Wide>(scores + 2 * p * kSide) * factor - highest);
     const Wide b = power_of_two(load_as<Wide>(scores + (2 * p + 1) * kSide) * factor - highest);
-    ahead.ask(1, p, kSide);
+    ahead.ask(1, p);
     sums[0] += a, sums[1] += b;
     const WideBits low = (bits_of<WideBits>(a) + 0x8000) >> 16, high = (bits_of<WideBits>(b) + 0x8000) & 0xffff0000;
     pairs[p] = low | high;
@@ -315,7 +332,7 @@ INLINED void accumulate(Tiles& tiles, const Attention& a, const Pack& pack, int6
   float* sums = pack.sums + i * pack.rows * a.value_width;
   tiles.template load<4>(weights + i * pack.rows * kSide, 64);
   for (int64_t step = 0; step < steps; ++step, sums += kStep, pairs += 2 * kSide * kSide) {
-    ahead.ask(3, i * steps + step, pack.heads * steps);
+    ahead.ask(3, i * steps + step);
     tiles.template load<5>(sums, stride);
     tiles.template load<7>(pairs, 64);
     tiles.template multiply<5, 4, 7>();
@@ -345,8 +362,9 @@ void attend(Tiles& tiles, const Attention& a, const Task& task, const Task* foll
     const bool open = count == kKeys && position + kKeys <= lowest + 1 && !step.window && step.softcap <= 0.0f;
     const Sight sight{open, static_cast<int32_t>(position), static_cast<int32_t>(count), static_cast<int32_t>(step.window),
                       step.scaling, step.softcap};
-    Ahead ahead = next_of(a, task, position + kKeys, end);
-    if (following && position + kKeys >= end) ahead = next_of(a, *following, following->start, following->end);
+    const int64_t heads = room.packs[0].heads;
+    Ahead ahead = next_of(a, task, position + kKeys, end, heads);
+    if (following && position + kKeys >= end) ahead = next_of(a, *following, following->start, following->end, heads);
     int64_t done = -1;  // the last head whose values lie interleaved
     Rows keys[kSide];
     for (Pack& pack : room.packs) {
@@ -360,7 +378,7 @@ void attend(Tiles& tiles, const Attention& a, const Task& task, const Task* foll
         if (pack.first_head + i != done) {
           const Rows values = rows_of(a, task, step.values, pack.first_head + i, step.value_dim, a.value_width, position, count,
                                       room.values.data());
-          interleave(values, count, a.value_width, ahead, i, pack.heads, room.pairs.data());
+          interleave(values, count, a.value_width, ahead, i, room.pairs.data());
           done = pack.first_head + i;
         }
         accumulate(tiles, a, pack, i, weights, room.pairs.data(), ahead);
