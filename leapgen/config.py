@@ -149,7 +149,8 @@ class EngineConfig:
             for what is captured.
         draft_tokens: tokens guessed ahead for a decoding sequence at most, from what it and its relatives said before
             (prompt lookup decoding); sampled tokens are the same with and without. As many are computed as pay by the
-            time steps take; 0 computes none. ``None`` is 6 where the CPU kernels serve the model, else 0.
+            time steps take, and in steps of one to three sequences up to four times as many together; 0 computes none.
+            ``None`` is 4 where the CPU kernels serve the model, else 0.
 
     Raises:
         ValueError: a value outside its range.

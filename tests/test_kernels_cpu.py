@@ -222,7 +222,7 @@ def test_a_row_is_multiplied_alike_alone_and_in_a_batch(dtype, name, depth):
     linear = kernel("linear", name)
     x, weight = torch.randn(300, depth).to(dtype), torch.randn(67, depth).to(dtype)
     together = cpu.linear(x, [weight], [None], linear)[0]
-    for rows in (1, 2, 3, 4, 8, 9, 10, 33, 97, 280):
+    for rows in (1, 2, 3, 4, 8, 9, 10, 32, 33, 49, 65, 80, 81, 96, 97, 112, 128, 129, 280):
         assert torch.equal(cpu.linear(x[:rows], [weight], [None], linear)[0], together[:rows])
     assert torch.equal(cpu.linear(x[7:8], [weight], [None], linear)[0], together[7:8])
 

@@ -5,6 +5,7 @@
 // batch.
 
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 
 #include "amx.h"
@@ -16,7 +17,8 @@ constexpr int64_t kBlock = 2 * kSide;     // rows of W, and of x, whose products
 constexpr int64_t kCacheBytes = 5 << 17;  // of W kept in the second-level cache while rows of x pass by
 constexpr int64_t kPiece = 4 * kBlock;    // rows of x in a task at least, where rows are many
 constexpr int64_t kSoon = 4;             // tiles that the few rows' W is asked for before it is needed
-constexpr int64_t kMany = 2 * kBlock;     // from more rows of x on, W is laid out anew if its rows straddle cache lines
+constexpr int64_t kMost = 3 * kBlock;     // rows of x that meet a tile of W at once
+constexpr int64_t kMany = 4 * kBlock;     // from more rows of x on, W is laid out anew if its rows straddle cache lines
 
 struct Job {
   const BFloat16* x;            // [rows, depth], rows x_stride apart
@@ -109,14 +111,17 @@ void multiply(Tiles& tiles, const Left& w, const uint32_t* x, int64_t steps, Ahe
       tiles.template multiply<3, 5, 7>();
     }
   }
-  constexpr int64_t stride = kMany * sizeof(float);
+  constexpr int64_t stride = kMost * sizeof(float);
   tiles.template store<0>(c, stride);
-  tiles.template store<1>(c + kSide * kMany, stride);
+  tiles.template store<1>(c + kSide * kMost, stride);
   if (S == 2) {
     tiles.template store<2>(c + kSide, stride);
-    tiles.template store<3>(c + kSide * kMany + kSide, stride);
+    tiles.template store<3>(c + kSide * kMost + kSide, stride);
   }
 }
+
+template <int I>
+using Number = std::integral_constant<int, I>;
 
 // As multiply, of kSide rows of W and more rows of x, S * kSide: W passes by once. It is asked for some tiles ahead, and what
 // lies at `following` after the last; not at all if that is null.
@@ -124,38 +129,46 @@ template <class Tiles, int S>
 void multiply_more(Tiles& tiles, const char* w, const Left& left, const uint32_t* x, int64_t steps, const char* following,
                    float* c) {
   const int64_t side = steps * kSide * kSide;
-  tiles.template zero<0>();
-  tiles.template zero<1>();
-  tiles.template zero<2>();
-  if (S == 4) tiles.template zero<3>();
+  const auto each = [](auto f) INLINE {  // of the S tiles of c
+    f(Number<0>()), f(Number<1>()), f(Number<2>());
+    if constexpr (S > 3) f(Number<3>());
+    if constexpr (S > 4) f(Number<4>());
+    if constexpr (S > 5) f(Number<5>());
+  };
+  each([&](auto i) INLINE { tiles.template zero<i>(); });
   for (int64_t step = 0; step < steps; ++step, x += kSide * kSide) {
     if (following) {
       const char* soon = step + kSoon < steps ? w + (step + kSoon) * 64 : following + (step + kSoon - steps) * 64;
       for (int64_t r = 0; r < kSide; ++r) __builtin_prefetch(soon + r * left.stride, 0, 3);
     }
-    tiles.template load<4>(w + step * left.step, left.stride);
-    tiles.template load<5>(x, 64);
-    tiles.template multiply<0, 4, 5>();
-    tiles.template load<6>(x + side, 64);
-    tiles.template multiply<1, 4, 6>();
-    tiles.template load<7>(x + 2 * side, 64);
-    tiles.template multiply<2, 4, 7>();
-    if (S == 4) {
-      tiles.template load<5>(x + 3 * side, 64);
-      tiles.template multiply<3, 4, 5>();
+    tiles.template load<6>(w + step * left.step, left.stride);
+    each([&](auto i) INLINE {
+      tiles.template load<7>(x + i * side, 64);
+      tiles.template multiply<i, 6, 7>();
+    });
+  }
+  each([&](auto i) INLINE { tiles.template store<i>(c + i * kSide, kMost * sizeof(float)); });
+}
+
+// As multiply, of kBlock rows of W and more than kBlock rows of x, at most kMost.
+template <class Tiles>
+void multiply_group(Tiles& tiles, const Left& w, const uint32_t* x, int64_t rows, int64_t steps, const char* following, float* c) {
+  for (int64_t half = 0; half < 2; ++half, c += kSide * kMost) {
+    const char* tiles_of_w = w.tiles + half * w.half;
+    const char* next = following && half == 0 ? tiles_of_w + w.half : following;
+    switch ((rows + kSide - 1) / kSide) {
+      case 3: multiply_more<Tiles, 3>(tiles, tiles_of_w, w, x, steps, next, c); break;
+      case 4: multiply_more<Tiles, 4>(tiles, tiles_of_w, w, x, steps, next, c); break;
+      case 5: multiply_more<Tiles, 5>(tiles, tiles_of_w, w, x, steps, next, c); break;
+      default: multiply_more<Tiles, 6>(tiles, tiles_of_w, w, x, steps, next, c);
     }
   }
-  constexpr int64_t stride = kMany * sizeof(float);
-  tiles.template store<0>(c, stride);
-  tiles.template store<1>(c + kSide, stride);
-  tiles.template store<2>(c + 2 * kSide, stride);
-  if (S == 4) tiles.template store<3>(c + 3 * kSide, stride);
 }
 
 // y = c^T + bias, for `width` columns of y from `y` on and `rows` rows of it, `columns` apart.
 FOR_EVERY_CPU void put(const float* c, const BFloat16* bias, int64_t width, int64_t rows, int64_t columns, BFloat16* y) {
   const auto row_of = [&](int64_t column, int64_t row) INLINE {
-    return load_as<Wide>(c + column * kMany + row) + (bias && column < width ? to_float(bias[column]) : 0.0f);
+    return load_as<Wide>(c + column * kMost + row) + (bias && column < width ? to_float(bias[column]) : 0.0f);
   };
   alignas(64) uint32_t turned[kSide * kSide];
   for (int64_t row = 0; row < rows; row += kSide, y += kSide * columns) {
@@ -188,7 +201,7 @@ void columns_of(Tiles& tiles, const Job& job, int64_t first_row, int64_t last_ro
   const bool whole = job.depth % kStep == 0;
   const bool straddles = many && reinterpret_cast<uintptr_t>(job.w[i]) % 64;
   const int64_t block = more ? kMany : kBlock;
-  alignas(64) float c[kBlock * kMany];
+  alignas(64) float c[kBlock * kMost];
   for (int64_t row = first_row; row < last_row; row += block, x += 2 * side) {
     for (int64_t column = first; column < last; column += kBlock) {
       const int64_t width = std::min(kBlock, last - column), rows = std::min(block, last_row - row);
@@ -206,18 +219,16 @@ void columns_of(Tiles& tiles, const Job& job, int64_t first_row, int64_t last_ro
         const BFloat16* next = column + 2 * kBlock <= last ? w + kBlock * job.depth : following;
         ahead = {reinterpret_cast<const char*>(next), many && next ? kBlock * 64 : 0};
       }
-      if (more) {
-        for (int64_t half = 0; half < 2; ++half) {
-          const char* tiles_of_w = left.tiles + half * left.half;
-          const char* next = !ahead.from || half ? ahead.from : tiles_of_w + left.half;
-          float* part = c + half * kSide * kMany;
-          if (rows > kBlock + kSide) {
-            multiply_more<Tiles, 4>(tiles, tiles_of_w, left, x, steps, next, part);
-          } else {
-            multiply_more<Tiles, 3>(tiles, tiles_of_w, left, x, steps, next, part);
-          }
+      if (more) {  // in groups of the same size, none too small
+        const int64_t groups = (rows + kMost - 1) / kMost, group = ((rows + groups - 1) / groups + kSide - 1) / kSide * kSide;
+        for (int64_t r = 0; r < rows; r += group) {
+          const int64_t these = std::min(group, rows - r);
+          multiply_group(tiles, left, x + r / kSide * side, these, steps, r == 0 ? ahead.from : nullptr, c);
+          put(c, job.bias[i] ? job.bias[i] + column : nullptr, width, these, columns, job.y[i] + (row + r) * columns + column);
         }
-      } else if (rows <= kSide) {
+        continue;
+      }
+      if (rows <= kSide) {
         multiply<Tiles, 1, false>(tiles, left, x, steps, ahead, c);
       } else if (many) {
         multiply<Tiles, 2, true>(tiles, left, x, steps, ahead, c);

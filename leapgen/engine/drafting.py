@@ -16,6 +16,7 @@ from leapgen.engine.sequence import Sequence
 
 SIZES = (5, 2, 1)  # tokens a guess goes by, the longest first
 SLOTS = 1 << 22  # of the table, four bytes each
+FEW = 4
 SURE = 0.75  # chance from which a token is drafted whatever it costs
 SEEN = 3  # how often the same was said after the same is counted so far
 
@@ -108,7 +109,7 @@ class Drafter:
     """Guesses as many tokens as pay: those whose chance to be drawn exceeds what computing them costs.
 
     Args:
-        most: tokens of a draft at most.
+        most: tokens of a draft at most; in steps of less than ``FEW`` sequences, that many times as many together.
     """
 
     def __init__(self, most: int) -> None:
@@ -118,11 +119,13 @@ class Drafter:
         self._tried = np.full(2 * History.KINDS, 4.0)  # by kind, for a draft's first token and for those after it
         self._drawn = np.full(2 * History.KINDS, 2.0)
         self._drafts: dict[int, list[int]] = {}  # kinds of what was guessed for a sequence, by its id
+        self._most = most
         self._least = 0.0
 
     def begin(self, sequences: int, positions: int) -> None:
         """Before the drafts of a step of so many sequences, that many positions long together."""
         self._drafts.clear()
+        self._most = max(self.most, FEW * self.most // sequences)
         step, token = self.times.predict(sequences, positions)
         # A token drawn without a draft costs a share of a step. What is all but sure is drafted in any case: it tells the times.
         self._least = min(token * sequences / step, SURE) if step else 0.0
@@ -131,7 +134,7 @@ class Drafter:
         """Tokens that may follow the sequence's own; at most ``most``, and possibly none."""
         self._history.enter(sequence)
         last, kinds, chance = sequence.tokens[-SIZES[0] :], [], 1.0
-        while len(kinds) < min(most, self.most):
+        while len(kinds) < min(most, self._most):
             guess = self._history.guess(sequence, last)
             if guess is None:
                 break

@@ -19,7 +19,7 @@ from leapgen.engine.sequence import Draw, Sequence
 from leapgen.engine.stream import Stream
 from leapgen.output import Ledger
 
-DRAFT_TOKENS = 6  # at most, where the CPU kernels serve the model
+DRAFT_TOKENS = 4  # at most, where the CPU kernels serve the model
 
 
 @dataclass(frozen=True)
