@@ -161,33 +161,37 @@ Rows rows_of(const Attention& a, const Task& task, const BFloat16* pool, int64_t
 // The next tile's keys and values. A quarter of them is asked for in each part of the work on this one, bit by bit, as only
 // some sixteen requests can be under way at once.
 struct Ahead {
-  const BFloat16* run[4] = {};
-  int64_t size[4] = {}, share[4] = {};
+  enum Part { kScore, kSoften, kInterleave, kAccumulate };
+  struct Quarter {
+    const BFloat16 *next = nullptr, *end = nullptr;
+    int64_t share = 0;
+  } quarters[4];
 
-  INLINED void ask(int which, int64_t index) const {
-    const int64_t last = std::min((index + 1) * share[which], size[which]);
-    for (int64_t i = index * share[which]; i < last; i += kStep) __builtin_prefetch(run[which] + i, 0, 2);
+  INLINED void ask(Part part) {
+    Quarter& q = quarters[part];
+    const BFloat16* last = std::min(q.next + q.share, q.end);
+    for (; q.next < last; q.next += kStep) __builtin_prefetch(q.next, 0, 2);
   }
 };
 
-// Where they lie, if in one piece for all KV heads; to be asked for while a pack of so many heads is worked on.
-Ahead next_of(const Attention& a, const Task& task, int64_t position, int64_t end, int64_t heads) {
+// Where they lie, if in one piece for all KV heads. They are asked for while these packs are worked on.
+Ahead next_of(const Attention& a, const Task& task, int64_t position, int64_t end, const std::vector<Pack>& packs) {
   const Step<BFloat16>& step = a.step;
   if (position >= end || task.kv_heads < step.kv_heads || !a.in_place(step.key_dim) || !a.in_place(step.value_dim)) return {};
-  const int64_t count = std::min(kKeys, end - position);
+  const int64_t count = std::min(kKeys, end - position), all = packs.size() * packs[0].heads;
   const Rows keys = rows_of(a, task, step.keys, 0, step.key_dim, step.key_dim, position, count, nullptr);
   const Rows values = rows_of(a, task, step.values, 0, step.value_dim, step.value_dim, position, count, nullptr);
-  const int64_t key_size = kSide * keys.stride, value_size = kSide * values.stride;
-  const auto share = [](int64_t size, int64_t parts) { return (size / parts + kStep - 1) / kStep * kStep; };
-  return {{keys.half[0], keys.half[1], values.half[0], values.half[1]},
-          {key_size, key_size, value_size, value_size},
-          {share(key_size, heads * a.key_steps), share(key_size, kSide), share(value_size, heads * kSide),
-           share(value_size, heads * a.value_width / kStep)}};
+  const auto quarter = [](const Rows& rows, int half, int64_t times) {
+    const int64_t size = kSide * rows.stride;
+    return Ahead::Quarter{rows.half[half], rows.half[half] + size, (size / times + kStep - 1) / kStep * kStep};
+  };
+  return {{quarter(keys, 0, all * a.key_steps), quarter(keys, 1, packs.size() * kSide), quarter(values, 0, task.kv_heads * kSide),
+           quarter(values, 1, all * a.value_width / kStep)}};
 }
 
 // Values as B tiles: rows of neighbours interleaved, 32 dims at a time, which leaves dims 0-3, 8-11, 16-19 and 24-27 in one
 // tile and the others in the next.
-FOR_EVERY_CPU void interleave(const Rows& values, int64_t count, int64_t width, const Ahead& ahead, int64_t i,
+FOR_EVERY_CPU void interleave(const Rows& values, int64_t count, int64_t width, Ahead& ahead,
                               uint32_t* pairs) {
   const auto put = [](Line a, Line b, uint32_t* out) INLINE {
     save_all(out, __builtin_shufflevector(a, b, 0, 32, 1, 33, 2, 34, 3, 35, 8, 40, 9, 41, 10, 42, 11, 43, 16, 48, 17, 49,
@@ -202,7 +206,7 @@ FOR_EVERY_CPU void interleave(const Rows& values, int64_t count, int64_t width, 
     const int64_t there = count - half * kSide;
     for (int64_t p = half * kSide / 2; p < (half + 1) * kSide / 2; ++p, row += 2 * stride) {
       const int64_t t = 2 * p - half * kSide;
-      ahead.ask(2, i * kSide + p);
+      ahead.ask(Ahead::kInterleave);
       uint32_t* out = pairs + p * kSide;
       if (t + 1 < there) {
 #pragma GCC unroll 2
@@ -218,14 +222,14 @@ FOR_EVERY_CPU void interleave(const Rows& values, int64_t count, int64_t width, 
 
 // scores[t][lane] = key t . query of the lane.
 template <class Tiles>
-INLINED void score(Tiles& tiles, const Attention& a, const Pack& pack, const Rows* keys, const Ahead& ahead, float* scores) {
+INLINED void score(Tiles& tiles, const Attention& a, const Pack& pack, const Rows* keys, Ahead& ahead, float* scores) {
   tiles.template zero<0>();
   tiles.template zero<1>();
   const uint32_t* query = pack.query;
   for (int64_t i = 0; i < pack.heads; ++i) {
     const int64_t stride = keys[i].stride * sizeof(BFloat16);
     for (int64_t step = 0; step < a.key_steps; ++step, query += kSide * kSide) {
-      ahead.ask(0, i * a.key_steps + step);
+      ahead.ask(Ahead::kScore);
       tiles.template load<3>(query, 64);
       tiles.template load_once<2>(keys[i].half[0] + step * kStep, stride);
       tiles.template multiply<0, 2, 3>();
@@ -282,7 +286,7 @@ INLINED void hide(const Sight& sight, const Pack& pack, float* scores) {
 }
 
 // Scores become weights, an A tile of pairs of keys for each query; what the queries carry along follows.
-FOR_EVERY_CPU void soften(const Sight& sight, Pack& pack, int64_t width, const Ahead& ahead, float* scores, uint32_t* weights) {
+FOR_EVERY_CPU void soften(const Sight& sight, Pack& pack, int64_t width, Ahead& ahead, float* scores, uint32_t* weights) {
   if (!sight.open) hide(sight, pack, scores);
   const Wide factor = copies(sight.scaling * 1.44269504f);
   Wide tops[2] = {load_as<Wide>(scores), load_as<Wide>(scores + kSide)};
@@ -315,7 +319,7 @@ FOR_EVERY_CPU void soften(const Sight& sight, Pack& pack, int64_t width, const A
   for (int64_t p = 0; p < kSide; ++p) {
     const Wide a = power_of_two(load_as<Wide>(scores + 2 * p * kSide) * factor - highest);
     const Wide b = power_of_two(load_as<Wide>(scores + (2 * p + 1) * kSide) * factor - highest);
-    ahead.ask(1, p);
+    ahead.ask(Ahead::kSoften);
     sums[0] += a, sums[1] += b;
     const WideBits low = (bits_of<WideBits>(a) + 0x8000) >> 16, high = (bits_of<WideBits>(b) + 0x8000) & 0xffff0000;
     pairs[p] = low | high;
@@ -327,12 +331,12 @@ FOR_EVERY_CPU void soften(const Sight& sight, Pack& pack, int64_t width, const A
 // sums += weights x values for the queries of a pack's i-th head.
 template <class Tiles>
 INLINED void accumulate(Tiles& tiles, const Attention& a, const Pack& pack, int64_t i, const uint32_t* weights,
-                        const uint32_t* pairs, const Ahead& ahead) {
+                        const uint32_t* pairs, Ahead& ahead) {
   const int64_t stride = a.value_width * sizeof(float), steps = a.value_width / kStep;
   float* sums = pack.sums + i * pack.rows * a.value_width;
   tiles.template load<4>(weights + i * pack.rows * kSide, 64);
   for (int64_t step = 0; step < steps; ++step, sums += kStep, pairs += 2 * kSide * kSide) {
-    ahead.ask(3, i * steps + step);
+    ahead.ask(Ahead::kAccumulate);
     tiles.template load<5>(sums, stride);
     tiles.template load<7>(pairs, 64);
     tiles.template multiply<5, 4, 7>();
@@ -362,9 +366,9 @@ void attend(Tiles& tiles, const Attention& a, const Task& task, const Task* foll
     const bool open = count == kKeys && position + kKeys <= lowest + 1 && !step.window && step.softcap <= 0.0f;
     const Sight sight{open, static_cast<int32_t>(position), static_cast<int32_t>(count), static_cast<int32_t>(step.window),
                       step.scaling, step.softcap};
-    const int64_t heads = room.packs[0].heads;
-    Ahead ahead = next_of(a, task, position + kKeys, end, heads);
-    if (following && position + kKeys >= end) ahead = next_of(a, *following, following->start, following->end, heads);
+    Ahead ahead = following && position + kKeys >= end
+                      ? next_of(a, *following, following->start, following->end, room.packs)
+                      : next_of(a, task, position + kKeys, end, room.packs);
     int64_t done = -1;  // the last head whose values lie interleaved
     Rows keys[kSide];
     for (Pack& pack : room.packs) {
@@ -378,12 +382,11 @@ void attend(Tiles& tiles, const Attention& a, const Task& task, const Task* foll
         if (pack.first_head + i != done) {
           const Rows values = rows_of(a, task, step.values, pack.first_head + i, step.value_dim, a.value_width, position, count,
                                       room.values.data());
-          interleave(values, count, a.value_width, ahead, i, room.pairs.data());
+          interleave(values, count, a.value_width, ahead, room.pairs.data());
           done = pack.first_head + i;
         }
         accumulate(tiles, a, pack, i, weights, room.pairs.data(), ahead);
       }
-      ahead = {};  // has been asked for
     }
   }
   for (const Pack& pack : room.packs) end_pack(a, task, pack);
