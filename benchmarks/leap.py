@@ -6,9 +6,9 @@
 n paths, rounds of own tokens, after each round but the last a summary of every path, and the summaries of ``top-k`` peers
 sent to each. All counts are fixed, so every system does the same tokens' worth of work.
 
-``leapgen-live`` is this engine by its verbs. ``vllm-text`` is vLLM as LeaP's published code uses it: texts are joined, and
+``leapgen-live`` is this engine by its verbs, ``leapgen-live-undrafted`` the same without draft tokens. ``vllm-text`` is vLLM as LeaP's published code uses it: texts are joined, and
 tokenised anew at every turn, which does not always give the tokens that were sampled, and then its prefix cache does not
-hit. The others are handed token ids, which spares them both: ``leapgen`` is this engine used so. ``plain`` decodes as many
+hit; ``vllm-text-drafts`` has it guess ahead by n-grams, too. The others are handed token ids, which spares them both: ``leapgen`` is this engine used so. ``plain`` decodes as many
 tokens with one prefill of as many injected ones.
 """
 
@@ -47,7 +47,7 @@ def main() -> None:
     request = workload(AutoTokenizer.from_pretrained(a.model), a)
     systems = [System.start(spec, a.model, a.dtype, a.threads) for spec in a.systems]
     runs = {f"{s.name} {s.dtype}": (s, "leap") for s in systems}
-    runs |= {f"plain, {s.name} {s.dtype}": (s, "plain") for s in systems if s.name == "leapgen-live"}
+    runs |= {f"plain, {s.name} {s.dtype}": (s, "plain") for s in systems if s.name.startswith("leapgen-live")}
     answers: dict[str, list[dict]] = {name: [] for name in runs}
     warm = {"rounds": 2, "interval": 8, "summary": 8}
     for turn in range(-1, a.rounds):

@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     a = parser.parse_args()
     model = AutoModelForCausalLM.from_pretrained(a.model, dtype=getattr(torch, a.dtype)).eval()
-    engine = Engine(model, EngineConfig(kv_cache_bytes=6 << 30))
+    engine = Engine(model, EngineConfig(kv_cache_bytes=6 << 30, draft_tokens=0))  # a token a path and step
     clock = Clock()
     read = machine.reader()
     bandwidth = 2**28 / min(machine.interleaved({"read": read}, 7)["read"])

@@ -5,6 +5,9 @@
 Prompts are token ids, each continued by ``copies`` samples of exactly ``steps`` tokens: temperature 0.6, top-k 40, top-p
 0.95, ends of text ignored. With "leap" in the request the workload is LeaP's, see ``leap.py``. Run by ``systems.py`` with
 the Python of the engine's own environment; nothing of leapgen is needed for the others.
+
+``leapgen`` is as users get it; ``leapgen-undrafted`` computes no draft tokens. ``vllm-text-drafts`` is vLLM with drafts by
+n-grams of its own, and without top-k, with which its sampler of drafts fails on CPU (0.32).
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 Tokens = list[list[int]]
 Prompts = Tokens | list[str]
@@ -22,7 +26,7 @@ Generate = Callable[[Prompts, int, int], Prompts]
 CONTEXT = 8192
 
 
-def leapgen_engine(folder: str, dtype: str, threads: int):
+def leapgen_engine(folder: str, dtype: str, threads: int, **options):
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -31,11 +35,11 @@ def leapgen_engine(folder: str, dtype: str, threads: int):
 
     torch.set_num_threads(threads)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
-    return Engine(model, EngineConfig(kv_cache_bytes=6 << 30))
+    return Engine(model, EngineConfig(kv_cache_bytes=6 << 30, **options))
 
 
-def leapgen(folder: str, dtype: str, threads: int) -> Generate:
-    return generate_by(leapgen_engine(folder, dtype, threads))
+def leapgen(folder: str, dtype: str, threads: int, **options) -> Generate:
+    return generate_by(leapgen_engine(folder, dtype, threads, **options))
 
 
 def generate_by(engine) -> Generate:
@@ -77,18 +81,18 @@ def transformers(folder: str, dtype: str, threads: int) -> Generate:
     return generate
 
 
-def vllm_engine(folder: str, dtype: str, threads: int):
+def vllm_engine(folder: str, dtype: str, threads: int, **options):
     os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_CPU_KVCACHE_SPACE="4", VLLM_LOGGING_LEVEL="ERROR",
                       VLLM_CPU_OMP_THREADS_BIND=f"0-{threads - 1}")
     from vllm import LLM
 
-    return LLM(folder, dtype=dtype, max_model_len=CONTEXT, enable_prefix_caching=True, max_num_seqs=128, seed=0)
+    return LLM(folder, dtype=dtype, max_model_len=CONTEXT, enable_prefix_caching=True, max_num_seqs=128, seed=0, **options)
 
 
-def vllm_sampling(copies: int, steps: int, detokenize: bool):
+def vllm_sampling(copies: int, steps: int, detokenize: bool, top_k: int = 40):
     from vllm import SamplingParams
 
-    return SamplingParams(n=copies, temperature=0.6, top_k=40, top_p=0.95, min_tokens=steps, max_tokens=steps,
+    return SamplingParams(n=copies, temperature=0.6, top_k=top_k, top_p=0.95, min_tokens=steps, max_tokens=steps,
                           ignore_eos=True, detokenize=detokenize)
 
 
@@ -103,12 +107,12 @@ def vllm(folder: str, dtype: str, threads: int) -> Generate:
     return generate
 
 
-def vllm_text(folder: str, dtype: str, threads: int) -> Generate:
+def vllm_text(folder: str, dtype: str, threads: int, top_k: int = 40, **options) -> Generate:
     """Texts in, texts out, as LeaP's published code uses vLLM; for the workload of ``leap.py`` only."""
-    llm = vllm_engine(folder, dtype, threads)
+    llm = vllm_engine(folder, dtype, threads, **options)
 
     def generate(prompts: list[str], copies: int, steps: int) -> list[str]:
-        outputs = llm.generate(prompts, vllm_sampling(copies, steps, True), use_tqdm=False)
+        outputs = llm.generate(prompts, vllm_sampling(copies, steps, True, top_k), use_tqdm=False)
         return [sample.text for output in outputs for sample in output.outputs]
 
     generate.count = lambda text: len(llm.get_tokenizer().encode(text))
@@ -215,7 +219,11 @@ def leap_on_live_sequences(engine) -> dict[str, Callable]:
     return {"leap": leap, "plain": plain}
 
 
-SYSTEMS = {"leapgen": leapgen, "transformers": transformers, "vllm": vllm, "vllm-text": vllm_text, "openvino": openvino}
+BY_NGRAMS = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_min": 2, "prompt_lookup_max": 5}
+SYSTEMS = {"leapgen": leapgen, "leapgen-undrafted": partial(leapgen, draft_tokens=0), "transformers": transformers,
+           "vllm": vllm, "vllm-text": vllm_text,
+           "vllm-text-drafts": partial(vllm_text, top_k=-1, speculative_config=BY_NGRAMS), "openvino": openvino}
+LIVE = {"leapgen-live": {}, "leapgen-live-undrafted": {"draft_tokens": 0}}
 
 
 def leap(request: dict, live: dict[str, Callable], generate: Generate | None) -> dict:
@@ -233,7 +241,7 @@ def leap(request: dict, live: dict[str, Callable], generate: Generate | None) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("system", choices=[*SYSTEMS, "leapgen-live"])
+    parser.add_argument("system", choices=[*SYSTEMS, *LIVE])
     parser.add_argument("folder")
     parser.add_argument("--dtype", required=True)
     parser.add_argument("--threads", type=int, required=True)
@@ -241,7 +249,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever the engine prints is no answer
     options = arguments.folder, arguments.dtype, arguments.threads
-    live = leap_on_live_sequences(leapgen_engine(*options)) if arguments.system == "leapgen-live" else {}
+    own = LIVE.get(arguments.system)
+    live = {} if own is None else leap_on_live_sequences(leapgen_engine(*options, **own))
     generate = None if live else SYSTEMS[arguments.system](*options)
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:

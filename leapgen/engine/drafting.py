@@ -41,27 +41,31 @@ class History:
     def enter(self, sequence: Sequence) -> None:
         """Takes in the tokens that came since the last time."""
         entries, tokens = self._entries, sequence.tokens
-        family, path = sequence.family, sequence.stream.path
+        salts = self._salts(sequence)
         for position in range(max(sequence.num_entered, SIZES[0]), len(tokens)):
             token = tokens[position] & 0xFFFFF
             for size in SIZES:
-                before = tuple(tokens[position - size : position])
-                for who in ((family, path), family):
-                    key = hash((who, before))
+                before = hash(tuple(tokens[position - size : position]))
+                for salt in salts:
+                    key = before ^ salt
                     slot, mark = key % SLOTS, key >> 22 & 0x3FF
                     old = entries[slot]
                     again = old >> 2 == (mark << 20 | token)
                     entries[slot] = mark << 22 | token << 2 | (min((old & 3) + 1, SEEN) if again else 1)
         sequence.num_entered = len(tokens)
 
+    @staticmethod
+    def _salts(sequence: Sequence) -> tuple[int, int]:
+        """What tells apart the sequence's own words and its family's."""
+        return hash((sequence.family, sequence.stream.path)), hash((sequence.family,))
+
     def guess(self, sequence: Sequence, last: list[int]) -> Guess | None:
         """What comes next after these tokens, the newest last, as far as the table has it."""
-        entries, kind = self._entries, 0
-        family, path = sequence.family, sequence.stream.path
+        entries, salts, kind = self._entries, self._salts(sequence), 0
         for size in SIZES:
-            before = tuple(last[-size:])
-            for who in ((family, path), family):
-                key = hash((who, before))
+            before = hash(tuple(last[-size:]))
+            for salt in salts:
+                key = before ^ salt
                 entry = entries[key % SLOTS]
                 if entry and entry >> 22 == key >> 22 & 0x3FF:
                     return Guess(entry >> 2 & 0xFFFFF, kind + (entry & 3) - 1)
