@@ -6,10 +6,11 @@
 n paths, rounds of own tokens, after each round but the last a summary of every path, and the summaries of ``top-k`` peers
 sent to each. All counts are fixed, so every system does the same tokens' worth of work.
 
-``leapgen-live`` is this engine by its verbs, ``leapgen-live-undrafted`` the same without draft tokens. ``vllm-text`` is vLLM as LeaP's published code uses it: texts are joined, and
-tokenised anew at every turn, which does not always give the tokens that were sampled, and then its prefix cache does not
-hit; ``vllm-text-drafts`` has it guess ahead by n-grams, too. The others are handed token ids, which spares them both: ``leapgen`` is this engine used so. ``plain`` decodes as many
-tokens with one prefill of as many injected ones.
+``leapgen-live`` is this engine by its verbs, ``leapgen-live-undrafted`` the same without draft tokens. ``vllm-text`` is vLLM
+as LeaP's published code uses it: texts are joined, and tokenised anew at every turn, which does not always give the tokens
+that were sampled, and then its prefix cache does not hit; ``vllm-text-drafts`` has it guess ahead by n-grams, too. The others
+are handed token ids, which spares them both: ``leapgen`` is this engine used so. ``plain`` decodes as many tokens with one
+prefill of as many injected ones.
 """
 
 from __future__ import annotations

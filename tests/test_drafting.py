@@ -9,7 +9,7 @@ from oracle import LogitsRecorder
 
 from leapgen.config import EngineConfig, SamplingConfig
 from leapgen.engine import Engine, Sequence, Stream
-from leapgen.engine.drafting import SIZES, Drafter, Guess, History, StepTimes
+from leapgen.engine.drafting import SIZES, Drafter, History, StepTimes
 from leapgen.engine.sampling import NonFiniteLogitsError
 from leapgen.output import Ledger
 
@@ -205,19 +205,24 @@ def test_what_was_drawn_ahead_is_forgotten_when_it_would_no_longer_be_drawn(how)
 
 def test_nan_behind_a_draft_that_would_not_be_drawn_stops_nobody():
     """Would catch: an error over a token that nobody would have said; one over a token somebody would that is swallowed."""
-    engine = engine_of(repeating(torch.float64))
+    model = repeating(torch.float64)
+    engine = engine_of(model, max_step_tokens=40)
     sequence = engine.add(PROMPT, SAMPLING, stream=Stream(3, 0), limit=60)
-    forward = engine.runner.forward
+    forward, failures = engine.runner.forward, []
 
     def broken(chunks):
         logits = forward(chunks)
         logits[1:] = torch.nan  # every row behind a draft
+        failures.append(len(logits) > 1)
         return logits
 
     engine.runner.forward = broken
+    engine.step()
+    long = engine.add(PROMPT * 5, SAMPLING, stream=Stream(3, 1), limit=161)  # prefilled beside it, in parts
     while engine.has_work:
         engine.step()
-    assert len(sequence) == 60 and not sequence.ledger.accepted
+    assert any(failures) and len(sequence) == 60 and not sequence.ledger.accepted
+    assert long.tokens[:160] == PROMPT * 5 and len(long) == 161
     engine.runner.forward = lambda chunks: forward(chunks) * torch.nan
     engine.extend(sequence, limit=62)
     with pytest.raises(NonFiniteLogitsError):
@@ -269,7 +274,8 @@ def test_times_are_found_again():
     times, generator = StepTimes(), torch.Generator().manual_seed(0)
     assert times.predict(3, 100) == (0, 0)
     for _ in range(400):
-        n, length, drafts = (int(torch.randint(*bounds, (), generator=generator)) for bounds in ((8, 33), (500, 2000), (0, 90)))
+        n, length, drafts = (int(torch.randint(*bounds, (), generator=generator))
+                             for bounds in ((8, 33), (500, 2000), (0, 90)))
         noise = 1 + 0.1 * float(torch.randn((), generator=generator))
         times.observe(n, n * length, drafts, noise * (0.02 + 1e-6 * n * length + 4e-4 * drafts))
     step, token = times.predict(32, 32000)
@@ -315,4 +321,5 @@ def test_chances_follow_what_was_drawn():
     drafter.learn(sequence, 2)
     after = drafter._drawn / drafter._tried
     assert after[kinds[0]] > before[kinds[0]]
-    assert isinstance(Guess(1, 2), tuple) and (after[[k for k in range(2 * History.KINDS) if k not in kinds]] == 0.5).all()
+    others = [kind for kind in range(2 * History.KINDS) if kind not in kinds]
+    assert (after[others] == 0.5).all()

@@ -1,4 +1,4 @@
-"""Invariants 1 to 3 under any order of the verbs, with and without drafts: a hypothesis state machine against plain lists."""
+"""Invariants 1 to 3 under any order of the verbs, with drafts and without: a hypothesis state machine against lists."""
 
 import random
 

@@ -15,8 +15,9 @@ import numpy as np
 from leapgen.engine.sequence import Sequence
 
 SIZES = (5, 2, 1)  # tokens a guess goes by, the longest first
-SLOTS = 1 << 22  # of the table, four bytes each
-FEW = 4
+SLOTS = 1 << 22  # of the table, four bytes each: 16 MiB, which Linux backs as they are used
+FEW = 4  # sequences: rows that a step of less leaves unused cost next to nothing
+MARGIN = 1.5  # times what it costs that a token of a draft should bring: costs are estimates, and rise by steps
 SURE = 0.75  # chance from which a token is drafted whatever it costs
 SEEN = 3  # how often the same was said after the same is counted so far
 
@@ -113,7 +114,7 @@ class Drafter:
     """Guesses as many tokens as pay: those whose chance to be drawn exceeds what computing them costs.
 
     Args:
-        most: tokens of a draft at most; in steps of less than ``FEW`` sequences, that many times as many together.
+        most: tokens of a draft at most; in steps of less than ``FEW`` sequences, ``FEW`` times as many together.
     """
 
     def __init__(self, most: int) -> None:
@@ -131,8 +132,9 @@ class Drafter:
         self._drafts.clear()
         self._most = max(self.most, FEW * self.most // sequences)
         step, token = self.times.predict(sequences, positions)
-        # A token drawn without a draft costs a share of a step. What is all but sure is drafted in any case: it tells the times.
-        self._least = min(token * sequences / step, SURE) if step else 0.0
+        # A token drawn without a draft costs a share of a step. What is all but sure is drafted at any price: only drafts
+        # tell what drafts cost.
+        self._least = min(MARGIN * token * sequences / step, SURE) if step else 0.0
 
     def draft(self, sequence: Sequence, most: int) -> list[int]:
         """Tokens that may follow the sequence's own; at most ``most``, and possibly none."""

@@ -13,8 +13,8 @@ from leapgen.config import EngineConfig, SamplingConfig
 from leapgen.engine.drafting import Drafter
 from leapgen.engine.pages import PagePool
 from leapgen.engine.runner import Runner
-from leapgen.engine.scheduler import Chunk, Scheduler
 from leapgen.engine.sampling import NonFiniteLogitsError
+from leapgen.engine.scheduler import Chunk, Scheduler
 from leapgen.engine.sequence import Draw, Sequence
 from leapgen.engine.stream import Stream
 from leapgen.output import Ledger
@@ -211,9 +211,10 @@ class Engine:
         try:
             sampled = self.runner.step(chunks)
         except NonFiniteLogitsError:
-            if not any(chunk.sequence.drafts for chunk in chunks):
+            drafted = [chunk for chunk in chunks if chunk.sequence.drafts]
+            if not drafted:
                 raise
-            for chunk in chunks:  # it may have been a draft that nobody would have drawn
+            for chunk in drafted:  # they may stand behind a draft that nobody would have drawn
                 chunk.draft([])
             sampled = self.runner.step(chunks)
         events: list[Event] = []

@@ -28,7 +28,7 @@ class Chunk:
         return [*self.sequence.tokens[self.start : self.end], *self.sequence.drafts]
 
     def draft(self, tokens: list[int]) -> None:
-        """Drafts to go with the chunk in place of those it had."""
+        """Drafts to go with a chunk that samples, in place of those it had."""
         sequence = self.sequence
         self.samples = [*((self.end + i, sequence) for i in range(len(tokens) + 1)),
                         *(one for one in self.samples if one[1] is not sequence)]
@@ -91,11 +91,12 @@ class Scheduler:
                 f"the KV pool of {self.pool.num_pages} pages of {self.pool.page_size} tokens cannot hold a sequence of "
                 f"{len(oldest)} tokens; raise kv_cache_bytes or kv_cache_fraction.")
         if self._drafter is not None:
-            self._draft(chunks, self._drafter, prefill_budget)
+            self._draft(chunks, self._drafter)
         return chunks
 
-    def _draft(self, chunks: list[Chunk], drafter: Drafter, budget: int) -> None:
+    def _draft(self, chunks: list[Chunk], drafter: Drafter) -> None:
         """Drafts for sequences that decode, in the room that is left: nobody gives way for them."""
+        budget = self.max_step_tokens - sum(chunk.end - chunk.start for chunk in chunks)
         drafter.begin(len(chunks), sum(chunk.end for chunk in chunks))
         for chunk in chunks:
             sequence, end = chunk.sequence, chunk.end
