@@ -8,7 +8,7 @@ sent to each. All counts are fixed, so every system does the same tokens' worth 
 
 ``leapgen-live`` is this engine by its verbs, ``leapgen-live-undrafted`` the same without draft tokens. ``vllm-text`` is vLLM
 as LeaP's published code uses it: texts are joined, and tokenised anew at every turn, which does not always give the tokens
-that were sampled, and then its prefix cache does not hit; ``vllm-text-drafts`` has it guess ahead by n-grams, too. The others
+that were sampled, and then its prefix cache does not hit; ``vllm-text-drafts`` has it guess ahead by n-grams, too. Others
 are handed token ids, which spares them both: ``leapgen`` is this engine used so. ``plain`` decodes as many tokens with one
 prefill of as many injected ones.
 """

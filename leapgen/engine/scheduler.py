@@ -90,7 +90,7 @@ class Scheduler:
             raise PoolTooSmallError(
                 f"the KV pool of {self.pool.num_pages} pages of {self.pool.page_size} tokens cannot hold a sequence of "
                 f"{len(oldest)} tokens; raise kv_cache_bytes or kv_cache_fraction.")
-        if self._drafter is not None:
+        if chunks and self._drafter is not None:
             self._draft(chunks, self._drafter)
         return chunks
 
