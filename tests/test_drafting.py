@@ -19,7 +19,7 @@ SAMPLING = SamplingConfig(temperature=0.4, top_k=20, top_p=0.95)
 
 
 def repeating(dtype):
-    """A model whose tokens often come round again: it says the token after the last one's neighbour in an embedding."""
+    """A random model whose tokens often come round again: with tied embeddings it is inclined to repeat its input."""
     return tiny.build("llama", dtype, tie_word_embeddings=True)
 
 

@@ -27,7 +27,7 @@ struct Pack {
   int64_t first_head, heads, first_row, rows;
   uint32_t* query;                     // B tiles [heads][key_steps][kSide pairs][kSide queries][2], 0 for queries of others
   float* sums;                         // [kSide queries, value_width], dims as `pairs` leaves them
-  alignas(64) float highest[kSide];    // greatest score so far, times log2(e)
+  alignas(64) float highest[kSide];    // score that weights count from, times log2(e): none is kSlack above it
   alignas(64) float norms[kSide];      // sum of the weights
   alignas(64) int32_t position[kSide];
 };
