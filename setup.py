@@ -7,7 +7,7 @@ cpu_kernels = Extension(
     "leapgen_kernels._cpu",
     sources=["kernels/csrc/sampling.cpp", "kernels/csrc/linear.cpp", "kernels/csrc/paged_attention.cpp",
              "kernels/csrc/amx_attention.cpp", "kernels/csrc/amx_linear.cpp", "kernels/csrc/layer.cpp"],
-    depends=["kernels/csrc/amx.h", "kernels/csrc/dots.h", "kernels/csrc/step.h", "kernels/csrc/tile.h", "kernels/csrc/vector.h"],
+    depends=[f"kernels/csrc/{name}.h" for name in ("activation", "amx", "dots", "step", "tile", "vector")],
     language="c++",
     # Sums stay in the order they are written in: a result must not depend on what is computed beside it. Python's own
     # -fwrapv makes the linear layers a third slower, and so does an inner loop that straddles cache lines.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+import torch.nn.functional as F
 from hypothesis import Phase, assume, example, given, settings
 from hypothesis import strategies as st
 from leapgen_kernels import cpu
@@ -225,6 +226,70 @@ def test_a_row_is_multiplied_alike_alone_and_in_a_batch(dtype, name, depth):
     for rows in (1, 2, 3, 4, 8, 9, 10, 32, 33, 49, 65, 80, 81, 96, 97, 112, 128, 129, 280):
         assert torch.equal(cpu.linear(x[:rows], [weight], [None], linear)[0], together[:rows])
     assert torch.equal(cpu.linear(x[7:8], [weight], [None], linear)[0], together[7:8])
+
+
+GATES = {"silu": F.silu, "gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"), "relu": F.relu}
+
+
+def gated_case(rows, depth, inner, columns, bias, seed):
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape, scale=1.0):
+        return (scale * torch.randn(*shape, generator=generator)).bfloat16()
+
+    x, outer = normal(rows, depth), (inner, inner, columns)
+    weights = [normal(c, d, scale=2 * d**-0.5) for c, d in zip(outer, (depth, depth, inner), strict=True)]
+    return x, weights, [normal(c) if bias else None for c in outer]
+
+
+@pytest.mark.parametrize(("dtype", "name"), KERNELS[2:])
+@settings(max_examples=60)
+@given(rows=st.integers(1, 40), depth=st.integers(1, 90), steps=st.integers(1, 4), columns=st.integers(1, 70),
+       bias=st.booleans(), gate=st.sampled_from(sorted(GATES)), threads=st.integers(1, 3), seed=st.integers(0, 99))
+@example(rows=130, depth=96, steps=3, columns=40, bias=True, gate="silu", threads=2, seed=0)
+@example(rows=70, depth=64, steps=2, columns=33, bias=False, gate="gelu_tanh", threads=1, seed=0)
+@example(rows=1030, depth=64, steps=2, columns=32, bias=True, gate="relu", threads=2, seed=0)
+def test_gated_layers_are_their_product(dtype, name, rows, depth, steps, columns, bias, gate, threads, seed):
+    """Would catch: gate and factor changed over, a tile of what lies between stored in another's place, rows past the last
+    one that reach it, activations outside their error."""
+    x, weights, biases = gated_case(rows, depth, cpu.GATED_STEP * steps, columns, bias, seed)
+    torch.set_num_threads(threads)
+    try:
+        y = cpu.gated(x, gate, weights, biases, kernel("gated", name))
+    finally:
+        torch.set_num_threads(1)
+    (v, w, u), (a, b, c) = [m.double() for m in weights], [0 if m is None else m.double() for m in biases]
+    x = x.double()
+    g, f = x @ v.T + a, x @ w.T + b
+    product = GATES[gate](g) * f
+    exact = product @ u.T + c
+    sums = depth * 2**-24 * (x.abs() @ v.abs().T + 1), depth * 2**-24 * (x.abs() @ w.abs().T + 1)  # by rounding, of g and f
+    activated = GATES[gate](g).abs()
+    between = 2**-8 * product.abs() + (1.13 * sums[0] + 1e-5 * activated + 1e-6 * g.abs()) * f.abs() + activated * sums[1]
+    bound = between @ u.abs().T + len(u.T) * 2**-24 * (product.abs() @ u.abs().T + 1) + 2**-8 * exact.abs()
+    assert y.shape == exact.shape and y.dtype == dtype
+    assert ((y.double() - exact).abs() <= bound).all()
+
+
+@pytest.mark.parametrize(("dtype", "name"), KERNELS[2:])
+def test_a_row_passes_gated_layers_alike_alone_and_in_a_batch(dtype, name):
+    """Would catch: sums whose order depends on the batch; a tile of another row's."""
+    x, weights, biases = gated_case(300, 203, 96, 67, True, 0)
+    gated = kernel("gated", name)
+    together = cpu.gated(x, "silu", weights, biases, gated)
+    for rows in (1, 2, 16, 17, 32, 33, 80, 97, 128, 129, 280):
+        assert torch.equal(cpu.gated(x[:rows], "silu", weights, biases, gated), together[:rows])
+    assert torch.equal(cpu.gated(x[7:8], "silu", weights, biases, gated), together[7:8])
+
+
+@pytest.mark.parametrize(("dtype", "name"), KERNELS[2:])
+@pytest.mark.parametrize("gate", GATES)
+def test_not_a_number_passes_gated_layers(dtype, name, gate):
+    """Would catch: an overflow hidden by an approximation: the engine has to name the path and position it came from."""
+    x, weights, biases = gated_case(3, 64, 64, 32, False, 0)
+    x[1, 5] = torch.nan
+    y = cpu.gated(x, gate, weights, biases, kernel("gated", name))
+    assert y[1].isnan().all() and y[[0, 2]].isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)

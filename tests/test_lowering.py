@@ -1,5 +1,6 @@
 """Decoder layers as programs: what is captured is computed, for every family, and what cannot be said is refused."""
 
+import ctypes
 import math
 
 import pytest
@@ -7,7 +8,7 @@ import tiny
 import torch
 import torch.nn.functional as F
 from leapgen_kernels import cpu, ops
-from leapgen_kernels.program import Memory, ProgramError, _lay_out
+from leapgen_kernels.program import _END, _GATED, Memory, ProgramError, _lay_out
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from leapgen.config import EngineConfig, SamplingConfig
@@ -78,6 +79,80 @@ def test_bfloat16_is_rounded_no_more_than_the_model_rounds(name):
     own = (logits_of(Engine(rounded, EngineConfig(**config, compile=False, kernels=False))) - expected).pow(2).mean()
     found = (logits_of(Engine(rounded, EngineConfig(**config, compile=True))) - expected).pow(2).mean()
     assert 0 < found <= 1.2 * own
+
+
+def kinds_of(program):
+    """What each stage of a program is, gated ones with the stages they stand for behind them."""
+    code, found = program.code.tolist(), []
+    at = 2 + code[1]
+    while code[at] != _END:
+        found.append(code[at])
+        at += 2 + code[at + 1]
+    return found
+
+
+@pytest.fixture
+def gated_by_model(monkeypatch):
+    """Gated layers by the tiles' model, on whatever machine."""
+    monkeypatch.setitem(cpu._GATED, torch.bfloat16, cpu.library().leapgen_gated_amx_model)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gemma3_text", "qwen3", "granite"])
+def test_gated_layers_are_one_kernel(name, gated_by_model, monkeypatch):
+    """In bfloat16, where there is such a kernel. Would catch: stages skipped that were needed, or not skipped; the gate
+    taken for the factor. The measure is float32's logits, as in the test above. Without the kernel others come out, for
+    there what lies between the layers is rounded."""
+    torch._dynamo.reset()
+    written = []
+    monkeypatch.setattr(fast, "lower", lambda graph: written.append(lower(graph)) or written[-1])
+    exact = built(name, torch.float32, intermediate_size=64)
+    rounded = built(name, torch.float32, intermediate_size=64).bfloat16()
+    exact.load_state_dict(rounded.state_dict())
+    config = {"page_size": 4, "kv_cache_bytes": 1 << 22, "draft_tokens": 0}
+    expected = logits_of(Engine(exact, EngineConfig(**config, compile=False)))
+    own = (logits_of(Engine(rounded, EngineConfig(**config, compile=False, kernels=False))) - expected).pow(2).mean()
+    found = logits_of(Engine(rounded, EngineConfig(**config, compile=True)))
+    assert all(kinds_of(program).count(_GATED) == 1 for program, _ in written)
+    assert 0 < (found - expected).pow(2).mean() <= 1.2 * own
+    monkeypatch.delitem(cpu._GATED, torch.bfloat16)
+    assert not torch.equal(found, logits_of(Engine(rounded, EngineConfig(**config, compile=True))))
+
+
+class Gated(torch.nn.Module):
+    def __init__(self, function, inner):
+        super().__init__()
+        self.gate, self.factor, self.other = (torch.nn.Linear(32, inner) for _ in range(3))
+        self.out, self.function = torch.nn.Linear(inner, 32), function
+
+    def forward(self, x):
+        return x + self.function(self, x)
+
+
+@pytest.mark.parametrize(("function", "inner", "gated"), [
+    (lambda m, x: m.out(F.silu(m.gate(x)) * m.factor(x)), 64, True),
+    (lambda m, x: m.out(m.factor(x) * F.relu(m.gate(x))), 64, True),
+    (lambda m, x: m.out(F.silu(m.gate(x)) * m.factor(x)), 48, False),
+    (lambda m, x: m.out(F.silu(m.gate(x)) * m.factor(x) + 1), 64, False),
+    (lambda m, x: m.out(F.silu(m.gate(x)) + m.factor(x)), 64, False),
+    (lambda m, x: m.out(torch.tanh(m.gate(x)) * m.factor(x)), 64, False),
+    (lambda m, x: (lambda g: m.out(F.silu(g) * g))(m.gate(x)), 64, False),
+    (lambda m, x: m.out(F.silu(m.gate(x)) * m.factor(x) * m.other(x)), 64, False),
+    (lambda m, x: m.out(torch.cat([F.silu(m.gate(x)[..., :32])] * 2, dim=-1) * m.factor(x)), 64, False),
+    (lambda m, x: (lambda h: m.out(h) + h[..., :32])(F.silu(m.gate(x)) * m.factor(x)), 64, False),
+    (lambda m, x: (lambda g: m.out(F.silu(g) * m.factor(x)) + g[..., :32])(m.gate(x)), 64, False)],
+    ids=["gated", "the factor first", "odd width", "a sum more", "a sum", "another function", "no factor", "two factors",
+         "half a gate", "the product is needed again", "the gate is needed again"])
+def test_only_gated_layers_are_taken_for_them(function, inner, gated, gated_by_model):
+    """Would catch: a kernel in place of what is something else, or whose intermediate results are needed afterwards."""
+    torch.manual_seed(0)
+    module = Gated(function, inner).bfloat16()
+    program, nodes = lower(captured(module, torch.randn(1, 7, 32).bfloat16()))
+    assert kinds_of(program).count(_GATED) == gated
+    x = torch.randn(1, 5, 32).bfloat16()
+    with torch.no_grad():
+        found = program(*[eval(node._dynamo_source.name, {"L": {"self": module, "x": x}}) for node in nodes])
+        expected = module.double()(x.double())
+    assert (found - expected).abs().max() <= 2**-6 * expected.abs().max()
 
 
 # -- single operations ------------------------------------------------------------------------------------------------
@@ -158,9 +233,19 @@ OPERATIONS = {
 }
 
 
+@pytest.fixture(params=["wide", "narrow"])
+def lanes(request):
+    """Sixteen, where the machine has them, and eight."""
+    wide = ctypes.c_int.in_dll(cpu.library(), "leapgen_layers_wide")
+    before = wide.value
+    wide.value = before and request.param == "wide"
+    yield
+    wide.value = before
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("tokens", [1, 2, 5])
-def test_operations(name, tokens):
+def test_operations(name, tokens, lanes):
     """Widths that are no multiples of a vector, halves that begin within one."""
     found, expected = through(OPERATIONS[name], tokens)
     assert found.shape == expected.shape
@@ -201,10 +286,18 @@ def test_inputs_of_another_width_are_refused():
         program(*[eval(node._dynamo_source.name, {"L": {"self": module, "x": torch.randn(1, 5, 9)}}) for node in nodes])
 
 
-def test_not_a_number_stays_one():
+@pytest.mark.parametrize("name", ["silu", "gelu", "gelu tanh", "relu", "tanh", "sigmoid"])
+def test_not_a_number_stays_one(name, lanes):
     """Would catch: an overflow hidden by an activation: the engine has to name the path and position it came from."""
-    found, _ = through(lambda m, x: F.silu(x * math.nan), tokens=2)
+    found, _ = through(lambda m, x: OPERATIONS[name](m, x * math.nan), tokens=2)
     assert found.isnan().all()
+
+
+@pytest.mark.parametrize("name", ["silu", "gelu", "gelu tanh", "tanh", "sigmoid"])
+def test_activations_of_large_numbers(name, lanes):
+    """Would catch: an exponential that overflows, a reciprocal of infinity."""
+    found, expected = through(lambda m, x: OPERATIONS[name](m, x * 1000), tokens=2)
+    assert (found - expected).abs().max() <= 3e-6 * expected.abs().max()
 
 
 def test_buffers_in_use_together_lie_apart():

@@ -7,7 +7,7 @@
 
 #include "vector.h"
 
-#if defined(__x86_64__) && defined(__linux__)
+#if defined(FOR_WIDE_CPUS) && defined(__linux__)
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -25,6 +25,7 @@ INLINED constexpr bool narrow(int t) { return t >= 4 && t <= 6; }
 
 // The eight tile registers in software: what the instructions do.
 struct ModelTiles {
+  using Math = Portable;
   alignas(64) unsigned char registers[8][kTileBytes];
   int64_t narrow_rows = kSide;
 
@@ -43,6 +44,10 @@ struct ModelTiles {
       std::memcpy(static_cast<char*>(to) + i * stride, registers[T] + 64 * i, 64);
     }
   }
+  // Sixteen pairs, rounded to bfloat16.
+  static INLINED WideBits pairs(Wide low, Wide high) {
+    return bits_of<WideBits>(rounded<WideInt>(low)) >> 16 | (bits_of<WideBits>(rounded<WideInt>(high)) & 0xffff0000);
+  }
   template <int C, int A, int B> void multiply() {
     auto* c = reinterpret_cast<float(*)[kSide]>(registers[C]);
     const auto* a = reinterpret_cast<const BFloat16(*)[kStep]>(registers[A]);
@@ -56,26 +61,6 @@ struct ModelTiles {
     }
   }
 };
-
-// Sixteen numbers at a time: a row of a tile.
-typedef float Wide __attribute__((vector_size(64)));
-typedef int32_t WideInt __attribute__((vector_size(64)));
-typedef uint32_t WideBits __attribute__((vector_size(64)));
-
-template <typename V>
-INLINED V load_as(const void* p) {
-  V v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
-}
-template <typename To, typename From>
-INLINED To bits_of(From v) {
-  return load_as<To>(&v);
-}
-template <typename V>
-INLINED void save_all(void* p, V v) {
-  std::memcpy(p, &v, sizeof v);
-}
 
 // Rows of a tile become columns.
 INLINED void turn(WideBits v[kSide], uint32_t* to) {
@@ -112,8 +97,9 @@ INLINED void turn(WideBits v[kSide], uint32_t* to) {
 }
 
 #ifdef TILES_IN_HARDWARE
-// The instructions. Every statement names memory, so that the compiler moves no load or store across it.
+// The instructions, on machines that have x86-64-v4 and bfloat16 besides. Every statement on tiles names memory, so that the compiler moves no load or store across it.
 struct HardwareTiles {
+  using Math = Avx512;
   struct alignas(64) Shape {
     uint8_t palette = 1, start = 0, reserved[14] = {};
     uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
@@ -140,6 +126,13 @@ struct HardwareTiles {
   template <int T> INLINED void store(void* to, int64_t stride) {
     asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(stride), "i"(T) : "memory");
   }
+  static INLINED WideBits pairs(Wide low, Wide high) {
+    typedef uint16_t Shorts __attribute__((vector_size(64)));
+    Shorts both;
+    asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(both) : "v"(low), "v"(high));
+    return bits_of<WideBits>(__builtin_shufflevector(both, both, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24,
+                                                     9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31));
+  }
   template <int C, int A, int B> INLINED void multiply() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B) : "memory");
   }
@@ -158,6 +151,18 @@ inline bool hardware_tiles() {
 #else
 using HardwareTiles = ModelTiles;
 inline bool hardware_tiles() { return false; }
+#endif
+
+// Runs job.run<Tiles>() with the instructions that go with the tiles.
+template <typename Job>
+FOR_EVERY_CPU void run(ModelTiles&, const Job& job) {
+  job.template run<ModelTiles>();
+}
+#ifdef TILES_IN_HARDWARE
+template <typename Job>
+FOR_WIDE_CPUS void run(HardwareTiles&, const Job& job) {
+  job.template run<HardwareTiles>();
+}
 #endif
 
 }  // namespace leapgen

@@ -19,7 +19,6 @@ constexpr int64_t kKeys = kStep;  // keys of a tile: what one product of weights
 
 typedef uint16_t Line __attribute__((vector_size(64)));  // 32 bfloat16
 
-INLINED Wide copies(float x) { return Wide{} + x; }
 
 // Queries that are scored together, at most kSide: of one KV head, or of several that have few. Column `i * rows + r` of a
 // score tile is row first_row + r of KV head first_head + i.
@@ -40,7 +39,7 @@ struct Rows {
   const BFloat16* row(int64_t t) const { return half[t / kSide] + t % kSide * stride; }
 };
 
-// What each (KV head, token, head of its group) carries along, in that order.
+// What each (KV head, token, head of its group) carries along from task to task, in that order.
 struct State {
   Scratch<float> sums;  // [rows, value_width]
   std::vector<float> highest, norms;
@@ -71,26 +70,38 @@ struct Room {
 
 // ---- a pack's beginning and end ------------------------------------------------------------------------------------------
 
+// f(lane, token, head) for each of a pack's queries.
+template <typename F>
+INLINED void for_each_lane(const Step<BFloat16>& step, const Task& task, const Pack& pack, F f) {
+  const int64_t group = step.group();
+  for (int64_t i = 0; i < pack.heads; ++i) {
+    int64_t token = task.first_token + pack.first_row / group, member = pack.first_row % group;
+    for (int64_t lane = i * pack.rows; lane < (i + 1) * pack.rows; ++lane, ++member) {
+      if (member == group) ++token, member = 0;
+      f(lane, token, (pack.first_head + i) * group + member);
+    }
+  }
+}
+
 FOR_EVERY_CPU void begin_pack(const Attention& a, const Task& task, Pack& pack) {
   const Step<BFloat16>& step = a.step;
-  const int64_t group = step.group();
   const BFloat16* query[kSide];
   for (int64_t lane = 0; lane < kSide; ++lane) {
     pack.highest[lane] = pack.norms[lane] = 0.0f;
     pack.position[lane] = static_cast<int32_t>(a.state.position[task.first_token]);
   }
-  for (int64_t i = 0; i < pack.heads; ++i) {
-    const int64_t kv_head = pack.first_head + i, first = i * pack.rows;
-    const int64_t row = a.row(kv_head, task.first_token) + pack.first_row;
-    int64_t token = task.first_token + pack.first_row / group, member = pack.first_row % group;
-    for (int64_t lane = first; lane < first + pack.rows; ++lane, ++member) {
-      if (member == group) ++token, member = 0;
-      query[lane] = step.query + token * step.query_stride + (kv_head * group + member) * step.query_head_stride;
-      pack.position[lane] = static_cast<int32_t>(a.state.position[token]);
-    }
-    std::copy_n(a.state.highest.data() + row, pack.rows, pack.highest + first);
-    std::copy_n(a.state.norms.data() + row, pack.rows, pack.norms + first);
-    std::copy_n(a.state.sums.data() + row * a.value_width, pack.rows * a.value_width, pack.sums + first * a.value_width);
+  for_each_lane(step, task, pack, [&](int64_t lane, int64_t token, int64_t head) INLINE {
+    query[lane] = step.query + token * step.query_stride + head * step.query_head_stride;
+    pack.position[lane] = static_cast<int32_t>(a.state.position[token]);
+    pack.highest[lane] = step.sinks ? std::max(step.sinks[head] * 1.44269504f, kLowest) : kLowest;
+    pack.norms[lane] = step.sinks ? 1.0f : 0.0f;
+  });
+  if (task.first) std::memset(pack.sums, 0, pack.heads * pack.rows * a.value_width * sizeof(float));
+  for (int64_t i = 0; i < pack.heads && !task.first; ++i) {
+    const int64_t row = a.row(pack.first_head + i, task.first_token) + pack.first_row, lane = i * pack.rows;
+    std::copy_n(a.state.highest.data() + row, pack.rows, pack.highest + lane);
+    std::copy_n(a.state.norms.data() + row, pack.rows, pack.norms + lane);
+    std::copy_n(a.state.sums.data() + row * a.value_width, pack.rows * a.value_width, pack.sums + lane * a.value_width);
   }
   uint32_t* tile = pack.query;
   for (int64_t first = 0; first < pack.heads * pack.rows; first += pack.rows) {
@@ -109,13 +120,34 @@ FOR_EVERY_CPU void begin_pack(const Attention& a, const Task& task, Pack& pack) 
   }
 }
 
-void end_pack(const Attention& a, const Task& task, const Pack& pack) {
-  for (int64_t i = 0; i < pack.heads; ++i) {
-    const int64_t row = a.row(pack.first_head + i, task.first_token) + pack.first_row, lane = i * pack.rows;
-    std::copy_n(pack.highest + lane, pack.rows, a.state.highest.data() + row);
-    std::copy_n(pack.norms + lane, pack.rows, a.state.norms.data() + row);
-    std::copy_n(pack.sums + lane * a.value_width, pack.rows * a.value_width, a.state.sums.data() + row * a.value_width);
+FOR_EVERY_CPU void end_pack(const Attention& a, const Task& task, const Pack& pack) {
+  const Step<BFloat16>& step = a.step;
+  if (!task.last) {
+    for (int64_t i = 0; i < pack.heads; ++i) {
+      const int64_t row = a.row(pack.first_head + i, task.first_token) + pack.first_row, lane = i * pack.rows;
+      std::copy_n(pack.highest + lane, pack.rows, a.state.highest.data() + row);
+      std::copy_n(pack.norms + lane, pack.rows, a.state.norms.data() + row);
+      std::copy_n(pack.sums + lane * a.value_width, pack.rows * a.value_width, a.state.sums.data() + row * a.value_width);
+    }
+    return;
   }
+  for_each_lane(step, task, pack, [&](int64_t lane, int64_t token, int64_t head) INLINE {
+    const float *sums = pack.sums + lane * a.value_width, inverse = 1.0f / pack.norms[lane];
+    BFloat16* out = step.output + (token * step.heads + head) * step.value_dim;
+    for (int64_t d = 0; d < step.value_dim; d += kStep) {
+      const auto shorts = [&](const float* from) INLINE {
+        return __builtin_convertvector(rounded<WideInt>(floats_at<Wide>(from) * inverse) >> 16, WideShort);
+      };
+      const WideShort low = shorts(sums + d), high = shorts(sums + d + kSide);  // as interleave() has left them
+      const Line line = __builtin_shufflevector(low, high, 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23, 8, 9, 10,
+                                                11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
+      if (d + kStep <= step.value_dim) {
+        save_all(out + d, line);
+      } else {
+        std::memcpy(out + d, &line, (step.value_dim - d) * sizeof *out);
+      }
+    }
+  });
 }
 
 // The packs of a task; `rows` of each KV head.
@@ -241,18 +273,6 @@ INLINED void score(Tiles& tiles, const Attention& a, const Pack& pack, const Row
   tiles.template store<1>(scores + kSide * kSide, 64);
 }
 
-// 2^x for x <= 0 with a relative error below 3e-6; 0 below -126.
-INLINED Wide power_of_two(Wide x) {
-  constexpr float rounds = 12582912.0f;  // 1.5 * 2^23: adding it leaves whole numbers, in the lowest bits
-  const Wide n = x + rounds, r = x - (n - rounds);
-  Wide p = r * 9.58285e-3f + 5.590642e-2f;
-  p = p * r + 2.4024099e-1f;
-  p = p * r + 6.9312419e-1f;
-  p = p * r + 1.0f;
-  const Wide power = bits_of<Wide>(bits_of<WideInt>(p) + (bits_of<WideInt>(n) << 23));
-  return x < -126.0f ? Wide{} : power;
-}
-
 INLINED bool any(WideInt mask) {
   const auto low = __builtin_shufflevector(mask, mask, 0, 1, 2, 3, 4, 5, 6, 7);
   const auto both = low | __builtin_shufflevector(mask, mask, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -276,57 +296,75 @@ INLINED void hide(const Sight& sight, const Pack& pack, float* scores) {
       scores[i] = std::tanh(scores[i] * sight.scaling / sight.softcap) * sight.softcap / sight.scaling;
     }
   }
-  const WideInt own = load_as<WideInt>(pack.position);
-  for (int32_t t = 0; t < kKeys; ++t) {
-    const WideInt key = WideInt{} + (sight.position + t);
-    WideInt seen = t < sight.count ? key <= own : WideInt{};
-    if (sight.window) seen &= key > own - sight.window;
-    save_all(scores + t * kSide, seen ? load_as<Wide>(scores + t * kSide) : copies(-INFINITY));
+  // A loop for each condition: GCC takes two in one lane by lane.
+  const Wide own = __builtin_convertvector(load_as<WideInt>(pack.position) - sight.position, Wide);
+  const Wide end = copies<Wide>(static_cast<float>(sight.count - 1)), last = own < end ? own : end;
+  for (int64_t t = 0; t < kKeys; ++t) {
+    const Wide score = load_as<Wide>(scores + t * kSide);
+    save_all(scores + t * kSide, last < static_cast<float>(t) ? copies<Wide>(-INFINITY) : score);
+  }
+  if (!sight.window) return;
+  const Wide first = own - static_cast<float>(sight.window - 1);
+  for (int64_t t = 0; t < kKeys; ++t) {
+    const Wide score = load_as<Wide>(scores + t * kSide);
+    save_all(scores + t * kSide, first > static_cast<float>(t) ? copies<Wide>(-INFINITY) : score);
   }
 }
 
 // Scores become weights, an A tile of pairs of keys for each query; what the queries carry along follows.
-FOR_EVERY_CPU void soften(const Sight& sight, Pack& pack, int64_t width, Ahead& ahead, float* scores, uint32_t* weights) {
-  if (!sight.open) hide(sight, pack, scores);
-  const Wide factor = copies(sight.scaling * 1.44269504f);
-  Wide tops[2] = {load_as<Wide>(scores), load_as<Wide>(scores + kSide)};
+struct Soften {
+  const Sight& sight;
+  Pack& pack;
+  int64_t width;
+  Ahead& ahead;
+  float* scores;
+  uint32_t* weights;
+
+  template <class Tiles>
+  INLINED void run() const {
+    if (!sight.open) hide(sight, pack, scores);
+    const Wide factor = copies<Wide>(sight.scaling * 1.44269504f);
+    Wide tops[2] = {load_as<Wide>(scores), load_as<Wide>(scores + kSide)};
 #pragma GCC unroll 15
-  for (int64_t t = 2; t < kKeys; t += 2) {
+    for (int64_t t = 2; t < kKeys; t += 2) {
 #pragma GCC unroll 2
-    for (int64_t i = 0; i < 2; ++i) {
-      const Wide one = load_as<Wide>(scores + (t + i) * kSide);
-      tops[i] = one > tops[i] ? one : tops[i];
-    }
-  }
-  const Wide top = (tops[0] > tops[1] ? tops[0] : tops[1]) * factor;
-  Wide highest = load_as<Wide>(pack.highest), norms = load_as<Wide>(pack.norms);
-  const WideInt higher = top > highest + kSlack;
-  if (any(higher)) {  // seldom, so that the branch is guessed right and nothing waits for the greatest
-    const Wide shrink = power_of_two(higher ? highest - top : Wide{});
-    highest = higher ? top : highest;
-    norms *= shrink;
-    save_all(pack.highest, highest);
-    for (int64_t lane = 0; lane < kSide; ++lane) {
-      float* sums = pack.sums + lane * width;
-      if (higher[lane]) {
-        for (int64_t d = 0; d < width; d += kSide) save_all(sums + d, load_as<Wide>(sums + d) * shrink[lane]);
+      for (int64_t i = 0; i < 2; ++i) {
+        const Wide one = load_as<Wide>(scores + (t + i) * kSide);
+        tops[i] = one > tops[i] ? one : tops[i];
       }
     }
-  }
-  WideBits pairs[kSide];
-  Wide sums[2] = {};
+    const Wide top = (tops[0] > tops[1] ? tops[0] : tops[1]) * factor;
+    Wide highest = load_as<Wide>(pack.highest), norms = load_as<Wide>(pack.norms);
+    const WideInt higher = top > highest + kSlack;
+    if (any(higher)) {  // seldom, so that the branch is guessed right and nothing waits for the greatest
+      const Wide shrink = Tiles::Math::power_of_two(higher ? highest - top : Wide{});
+      highest = higher ? top : highest;
+      norms *= shrink;
+      save_all(pack.highest, highest);
+      for (int64_t lane = 0; lane < kSide; ++lane) {
+        float* sums = pack.sums + lane * width;
+        if (higher[lane]) {
+          for (int64_t d = 0; d < width; d += kSide) save_all(sums + d, load_as<Wide>(sums + d) * shrink[lane]);
+        }
+      }
+    }
+    WideBits pairs[kSide];
+    Wide sums[2] = {};
 #pragma GCC unroll 4
-  for (int64_t p = 0; p < kSide; ++p) {
-    const Wide a = power_of_two(load_as<Wide>(scores + 2 * p * kSide) * factor - highest);
-    const Wide b = power_of_two(load_as<Wide>(scores + (2 * p + 1) * kSide) * factor - highest);
-    ahead.ask(Ahead::kSoften);
-    sums[0] += a, sums[1] += b;
-    const WideBits low = (bits_of<WideBits>(a) + 0x8000) >> 16, high = (bits_of<WideBits>(b) + 0x8000) & 0xffff0000;
-    pairs[p] = low | high;
+    for (int64_t p = 0; p < kSide; ++p) {
+      const auto weight = [&](int64_t t) INLINE {
+        return Tiles::Math::power_of_two(load_as<Wide>(scores + t * kSide) * factor - highest);
+      };
+      const Wide a = weight(2 * p), b = weight(2 * p + 1);
+      ahead.ask(Ahead::kSoften);
+      sums[0] += a, sums[1] += b;
+      const WideBits low = (bits_of<WideBits>(a) + 0x8000) >> 16, high = (bits_of<WideBits>(b) + 0x8000) & 0xffff0000;
+      pairs[p] = low | high;
+    }
+    save_all(pack.norms, norms + (sums[0] + sums[1]));
+    turn(pairs, weights);
   }
-  save_all(pack.norms, norms + (sums[0] + sums[1]));
-  turn(pairs, weights);
-}
+};
 
 // sums += weights x values for the queries of a pack's i-th head.
 template <class Tiles>
@@ -359,7 +397,7 @@ void attend(Tiles& tiles, const Attention& a, const Task& task, const Task* foll
   if (step.window) position = std::max(position, (lowest - step.window + 1) / kKeys * kKeys);
   make_packs(a, task, rows, room);
   tiles.begin(std::min(rows, kSide));
-  alignas(64) float scores[kKeys * kSide];
+  alignas(64) float scores[2][kKeys * kSide];
   alignas(64) uint32_t weights[kSide * kSide];
   for (; position < end; position += kKeys) {
     const int64_t count = std::min(kKeys, end - position);
@@ -369,15 +407,23 @@ void attend(Tiles& tiles, const Attention& a, const Task& task, const Task* foll
     Ahead ahead = following && position + kKeys >= end
                       ? next_of(a, *following, following->start, following->end, room.packs)
                       : next_of(a, task, position + kKeys, end, room.packs);
-    int64_t done = -1;  // the last head whose values lie interleaved
     Rows keys[kSide];
-    for (Pack& pack : room.packs) {
-      for (int64_t i = 0; i < pack.heads && pack.first_head != done; ++i) {
+    int64_t found = -1;  // the first head of those whose keys these are
+    const auto score_pack = [&](size_t p) INLINE {
+      const Pack& pack = room.packs[p];
+      for (int64_t i = 0; i < pack.heads && pack.first_head != found; ++i) {
         keys[i] = rows_of(a, task, step.keys, pack.first_head + i, step.key_dim, key_width, position, count,
                           room.keys.data() + i * kKeys * key_width);
       }
-      score(tiles, a, pack, keys, ahead, scores);
-      soften(sight, pack, a.value_width, ahead, scores, weights);
+      found = pack.first_head;
+      score(tiles, a, pack, keys, ahead, scores[p % 2]);
+    };
+    int64_t done = -1;  // the last head whose values lie interleaved
+    score_pack(0);
+    for (size_t p = 0; p < room.packs.size(); ++p) {
+      Pack& pack = room.packs[p];
+      if (p + 1 < room.packs.size()) score_pack(p + 1);  // matrix tiles have something to do meanwhile
+      run(tiles, Soften{sight, pack, a.value_width, ahead, scores[p % 2], weights});
       for (int64_t i = 0; i < pack.heads; ++i) {
         if (pack.first_head + i != done) {
           const Rows values = rows_of(a, task, step.values, pack.first_head + i, step.value_dim, a.value_width, position, count,
@@ -393,35 +439,6 @@ void attend(Tiles& tiles, const Attention& a, const Task& task, const Task* foll
 }
 
 // ---- a step --------------------------------------------------------------------------------------------------------------
-
-// Stores token t's keys and values; its rows have met no key yet.
-void begin_token(const Attention& a, int64_t t) {
-  const Step<BFloat16>& step = a.step;
-  store_token(step, t);
-  for (int64_t head = 0; head < step.heads; ++head) {
-    const int64_t row = a.row(head / step.group(), t) + head % step.group();
-    std::memset(a.state.sums.data() + row * a.value_width, 0, a.value_width * sizeof(float));
-    a.state.highest[row] = step.sinks ? std::max(step.sinks[head] * 1.44269504f, kLowest) : kLowest;
-    a.state.norms[row] = step.sinks ? 1.0f : 0.0f;
-  }
-}
-
-FOR_EVERY_CPU void end_token(const Attention& a, int64_t t) {
-  const Step<BFloat16>& step = a.step;
-  for (int64_t head = 0; head < step.heads; ++head) {
-    const int64_t row = a.row(head / step.group(), t) + head % step.group();
-    const float *sums = a.state.sums.data() + row * a.value_width, inverse = 1.0f / a.state.norms[row];
-    BFloat16* out = step.output + (t * step.heads + head) * step.value_dim;
-    for (int64_t d = 0; d < step.value_dim; d += 4) {  // back into the order that interleave() took them out of
-      const float* four = sums + d / kStep * kStep + d % 8 / 4 * kSide + d % kStep / 8 * 4;
-      if (d + 4 <= step.value_dim) {
-        save(out + d, load_quad(four) * inverse);
-      } else {
-        for (int64_t i = d; i < step.value_dim; ++i) from_float(four[i - d] * inverse, out + i);
-      }
-    }
-  }
-}
 
 template <class Tiles>
 void attend_step(const Step<BFloat16>& step, int threads) {
@@ -441,7 +458,7 @@ void attend_step(const Step<BFloat16>& step, int threads) {
     room.values.resize(kKeys * a.value_width);
     room.pairs.resize(a.value_width * kSide);
 #pragma omp for schedule(static)
-    for (int64_t t = 0; t < plan.tokens; ++t) begin_token(a, t);
+    for (int64_t t = 0; t < plan.tokens; ++t) store_token(step, t);
     for (const auto& tasks : levels) {
 #pragma omp for schedule(dynamic)
       for (size_t i = 0; i < tasks.size(); ++i) {
@@ -450,8 +467,6 @@ void attend_step(const Step<BFloat16>& step, int threads) {
       }
     }
     tiles.end();
-#pragma omp for schedule(static)
-    for (int64_t t = 0; t < plan.tokens; ++t) end_token(a, t);
   }
 }
 

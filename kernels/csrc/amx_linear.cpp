@@ -2,33 +2,42 @@
 //
 // Sixteen rows of W, thirty-two elements at a time, are an A tile as they lie in memory; x, the small side, is arranged as B
 // tiles once a call. So C is a block of y^T, and every element of y is summed in one fixed order whatever else is in the
-// batch.
+// batch. Pairs of rows of y^T are what B tiles consist of: where y is only the x of a next layer, it is stored as such.
 
 #include <algorithm>
 #include <type_traits>
 #include <utility>
 
+#include "activation.h"
 #include "amx.h"
 
 namespace leapgen {
 namespace {
 
 constexpr int64_t kBlock = 2 * kSide;     // rows of W, and of x, whose products are made together: four C tiles
-constexpr int64_t kCacheBytes = 5 << 17;  // of W kept in the second-level cache while rows of x pass by
-constexpr int64_t kPiece = 4 * kBlock;    // rows of x in a task at least, where rows are many
+constexpr int64_t kCacheBytes = 1 << 20;  // of W kept in the second-level cache while rows of x pass by
+constexpr int64_t kPiece = 16 * kBlock;   // rows of x in a task at least, where rows are many
 constexpr int64_t kSoon = 4;             // tiles that the few rows' W is asked for before it is needed
 constexpr int64_t kMost = 3 * kBlock;     // rows of x that meet a tile of W at once
 constexpr int64_t kMany = 4 * kBlock;     // from more rows of x on, W is laid out anew if its rows straddle cache lines
 
+enum Gate : int64_t { kNone, kSilu, kGelu, kGeluTanh, kRelu };
+
+// y = x W^T + bias for some matrices; or, of a gated pair of them, f(x V^T + bias) * (x W^T + bias) as the next layer's x.
 struct Job {
-  const BFloat16* x;            // [rows, depth], rows x_stride apart
+  const BFloat16* x;            // [rows, depth], rows x_stride apart; null where it lies arranged already
   const BFloat16* const* w;     // `weights` matrices [columns[i], depth]
   const BFloat16* const* bias;  // [columns[i]] each, or null
   BFloat16* const* y;           // [rows, columns[i]] each
   const int64_t* columns;
   int64_t weights, rows, depth, x_stride;
+  Gate gate = kNone;             // f
+  uint32_t* arranged = nullptr;  // the gated pair's y, as `arrange` has it
 
   int64_t steps() const { return (depth + kStep - 1) / kStep; }
+  int64_t sides() const { return (rows + kSide - 1) / kSide; }
+  int64_t side() const { return steps() * kSide * kSide; }  // of x as B tiles: kSide rows
+  int64_t together() const { return gate ? 2 : 1; }         // matrices whose columns are made together
 };
 
 // kSide rows of x from `row` on, or as many as there are, as B tiles [steps][kSide pairs][kSide rows of x][2], then zeros.
@@ -165,123 +174,227 @@ void multiply_group(Tiles& tiles, const Left& w, const uint32_t* x, int64_t rows
   }
 }
 
+// Row `column` of c, of kSide rows of x from `row` on, with its bias.
+INLINED Wide row_of(const float* c, const BFloat16* bias, int64_t column, int64_t width, int64_t row) {
+  const Wide v = floats_at<Wide>(c + column * kMost + row);
+  return bias && column < width ? v + to_float(bias[column]) : v;
+}
+
 // y = c^T + bias, for `width` columns of y from `y` on and `rows` rows of it, `columns` apart.
-FOR_EVERY_CPU void put(const float* c, const BFloat16* bias, int64_t width, int64_t rows, int64_t columns, BFloat16* y) {
-  const auto row_of = [&](int64_t column, int64_t row) INLINE {
-    return load_as<Wide>(c + column * kMost + row) + (bias && column < width ? to_float(bias[column]) : 0.0f);
-  };
-  alignas(64) uint32_t turned[kSide * kSide];
-  for (int64_t row = 0; row < rows; row += kSide, y += kSide * columns) {
-    WideBits pairs[kSide];
+struct Put {
+  const float* c;
+  const BFloat16* bias;
+  int64_t width, rows, columns;
+  BFloat16* y;
+
+  template <class Tiles>
+  INLINED void run() const {
+    alignas(64) uint32_t turned[kSide * kSide];
+    BFloat16* out = y;
+    for (int64_t row = 0; row < rows; row += kSide, out += kSide * columns) {
+      WideBits pairs[kSide];
 #pragma GCC unroll 16
-    for (int64_t p = 0; p < kSide; ++p) {
-      const WideBits low = bits_of<WideBits>(rounded<WideInt>(row_of(2 * p, row)));
-      const WideBits high = bits_of<WideBits>(rounded<WideInt>(row_of(2 * p + 1, row)));
-      pairs[p] = low >> 16 | (high & 0xffff0000);
+      for (int64_t p = 0; p < kSide; ++p) {
+        pairs[p] = Tiles::pairs(row_of(c, bias, 2 * p, width, row), row_of(c, bias, 2 * p + 1, width, row));
+      }
+      turn(pairs, turned);
+      const int64_t there = std::min(kSide, rows - row);
+      if (width == kBlock) {
+        for (int64_t r = 0; r < there; ++r) save_all(out + r * columns, load_as<WideBits>(turned + r * kSide));
+      } else {
+        for (int64_t r = 0; r < there; ++r) std::memcpy(out + r * columns, turned + r * kSide, width * sizeof *out);
+      }
     }
-    turn(pairs, turned);
-    const int64_t there = std::min(kSide, rows - row);
-    if (width == kBlock) {
-      for (int64_t r = 0; r < there; ++r) save_all(y + r * columns, load_as<WideBits>(turned + r * kSide));
-    } else {
-      for (int64_t r = 0; r < there; ++r) std::memcpy(y + r * columns, turned + r * kSide, width * sizeof *y);
+  }
+};
+
+// kBlock columns of a gated pair's y, for `rows` rows of it: as a B tile for each kSide of them, `side` apart. What
+// the pair itself makes is not rounded.
+struct PutGated {
+  Gate gate;
+  const float* c;
+  const BFloat16 *gate_bias, *bias;
+  int64_t rows, side;
+  uint32_t* tiles;
+
+  template <class Tiles>
+  INLINED void run() const {
+    using Math = typename Tiles::Math;
+    switch (gate) {
+      case kNone: break;
+      case kSilu: run_with<Tiles>([](Wide x) INLINE { return silu<Math>(x); }); break;
+      case kGelu: run_with<Tiles>([](Wide x) INLINE { return gelu<Math>(x); }); break;
+      case kGeluTanh: run_with<Tiles>([](Wide x) INLINE { return gelu_tanh<Math>(x); }); break;
+      case kRelu: run_with<Tiles>([](Wide x) INLINE { return relu(x); }); break;
     }
+  }
+  template <class Tiles, typename F>
+  INLINED void run_with(F f) const {
+    uint32_t* out = tiles;
+    for (int64_t row = 0; row < rows; row += kSide, out += side) {
+      for (int64_t p = 0; p < kSide; ++p) {
+        const auto product = [&](int64_t column) INLINE {
+          return f(row_of(c, gate_bias, column, kBlock, row)) * row_of(c + kBlock * kMost, bias, column, kBlock, row);
+        };
+        save_all(out + p * kSide, Tiles::pairs(product(2 * p), product(2 * p + 1)));
+      }
+    }
+  }
+};
+
+// Products of `rows` rows of x and kBlock rows of W.
+template <class Tiles>
+void multiply_block(Tiles& tiles, const Left& left, const uint32_t* x, int64_t rows, int64_t steps, bool many, Ahead ahead,
+                    float* c) {
+  if (rows > kBlock) {
+    multiply_group(tiles, left, x, rows, steps, ahead.from, c);
+  } else if (rows <= kSide) {
+    multiply<Tiles, 1, false>(tiles, left, x, steps, ahead, c);
+  } else if (many) {
+    multiply<Tiles, 2, true>(tiles, left, x, steps, ahead, c);
+  } else {
+    multiply<Tiles, 2, false>(tiles, left, x, steps, ahead, c);
   }
 }
 
-// Rows first_row .. last_row - 1, which lie arranged at x, times columns first .. last - 1 of matrix i: few columns, so that
-// their rows of W stay in the second-level cache, and a block of rows of x in the first. `room` is for those rows of W;
-// `following` is where the thread will probably read on, or null.
+// Rows first_row .. last_row - 1, which lie arranged at x, times columns first .. last - 1 of matrix i, or of the pair: few
+// columns, so that their rows of W stay in the second-level cache, and a block of rows of x in the first. `room` is for those
+// rows of W; `following` is where the thread will probably read on, or null.
 template <class Tiles>
 void columns_of(Tiles& tiles, const Job& job, int64_t first_row, int64_t last_row, const uint32_t* x, int64_t i, int64_t first,
                 int64_t last, const BFloat16* following, char* room) {
-  const int64_t columns = job.columns[i], steps = job.steps(), side = steps * kSide * kSide;
-  const int64_t share = (2 * side * 4 * kBlock / (steps * (last - first)) + 63) / 64 * 64;  // of the next rows of x
-  const bool many = last_row - first_row > kMany, more = !many && last_row - first_row > kBlock;
-  const bool whole = job.depth % kStep == 0;
-  const bool straddles = many && reinterpret_cast<uintptr_t>(job.w[i]) % 64;
-  const int64_t block = more ? kMany : kBlock;
-  alignas(64) float c[kBlock * kMost];
-  for (int64_t row = first_row; row < last_row; row += block, x += 2 * side) {
+  const int64_t columns = job.columns[i], steps = job.steps(), side = job.side(), together = job.together();
+  const int64_t blocks = (last - first + kBlock - 1) / kBlock * together;  // of W
+  const int64_t share = (2 * side * 4 / (steps * blocks) + 63) / 64 * 64;  // of the next rows of x
+  const bool many = last_row - first_row > kMany, whole = job.depth % kStep == 0;
+  const int64_t block = many ? kBlock : kMany;
+  alignas(64) float c[2 * kBlock * kMost];
+  for (int64_t row = first_row; row < last_row; row += block, x += block / kSide * side) {
+    const int64_t rows = std::min(block, last_row - row);
+    // In groups of the same size, none too small, that meet W one after the other.
+    const int64_t groups = (rows + kMost - 1) / kMost, group = ((rows + groups - 1) / groups + kSide - 1) / kSide * kSide;
     for (int64_t column = first; column < last; column += kBlock) {
-      const int64_t width = std::min(kBlock, last - column), rows = std::min(block, last_row - row);
-      const BFloat16* w = job.w[i] + column * job.depth;
-      Left left = where_it_lies(w, job.depth);
-      if (straddles || !whole || width < kBlock) {
-        char* tiles_of_w = room + (column - first) / kBlock * steps * 2 * kTileBytes;
-        if (row == first_row) lay_out(w, width, job.depth, tiles_of_w);
-        left = laid_out(tiles_of_w);
-      }
-      Ahead ahead{};
-      if (row > first_row && many) {  // W is in the cache by now
-        ahead = {reinterpret_cast<const char*>(x + 2 * side) + (column - first) / kBlock * steps * share, share};
-      } else if (row == first_row && whole && width == kBlock) {
-        const BFloat16* next = column + 2 * kBlock <= last ? w + kBlock * job.depth : following;
-        ahead = {reinterpret_cast<const char*>(next), many && next ? kBlock * 64 : 0};
-      }
-      if (more) {  // in groups of the same size, none too small
-        const int64_t groups = (rows + kMost - 1) / kMost, group = ((rows + groups - 1) / groups + kSide - 1) / kSide * kSide;
-        for (int64_t r = 0; r < rows; r += group) {
-          const int64_t these = std::min(group, rows - r);
-          multiply_group(tiles, left, x + r / kSide * side, these, steps, r == 0 ? ahead.from : nullptr, c);
-          put(c, job.bias[i] ? job.bias[i] + column : nullptr, width, these, columns, job.y[i] + (row + r) * columns + column);
+      const int64_t width = std::min(kBlock, last - column), number = (column - first) / kBlock * together;
+      for (int64_t r = 0; r < rows; r += group) {
+        const int64_t these = std::min(group, rows - r);
+        for (int64_t m = 0; m < together; ++m) {
+          const BFloat16* w = job.w[i + m] + column * job.depth;
+          Left left = where_it_lies(w, job.depth);
+          if ((many && reinterpret_cast<uintptr_t>(w) % 64) || !whole || width < kBlock) {
+            char* tiles_of_w = room + (number + m) * steps * 2 * kTileBytes;
+            if (row == first_row && r == 0) lay_out(w, width, job.depth, tiles_of_w);
+            left = laid_out(tiles_of_w);
+          }
+          Ahead ahead{};
+          if (row > first_row && many) {  // W is in the cache by now
+            ahead = {reinterpret_cast<const char*>(x + 2 * side) + (number + m) * steps * share, share};
+          } else if (row == first_row && r == 0 && whole && width == kBlock) {
+            const BFloat16* next = m + 1 < together ? job.w[i + 1] + column * job.depth
+                                   : column + 2 * kBlock <= last ? job.w[i] + (column + kBlock) * job.depth : following;
+            ahead = {reinterpret_cast<const char*>(next), many && next ? kBlock * 64 : 0};
+          }
+          multiply_block(tiles, left, x + r / kSide * side, these, steps, many, ahead, c + m * kBlock * kMost);
         }
-        continue;
+        const auto bias_of = [&](int64_t m) { return job.bias[i + m] ? job.bias[i + m] + column : nullptr; };
+        if (job.gate) {
+          const int64_t next_side = columns * kSide / 2;
+          run(tiles, PutGated{job.gate, c, bias_of(0), bias_of(1), these, next_side,
+                              job.arranged + (row + r) / kSide * next_side + column / kBlock * kSide * kSide});
+        } else {
+          run(tiles, Put{c, bias_of(0), width, these, columns, job.y[i] + (row + r) * columns + column});
+        }
       }
-      if (rows <= kSide) {
-        multiply<Tiles, 1, false>(tiles, left, x, steps, ahead, c);
-      } else if (many) {
-        multiply<Tiles, 2, true>(tiles, left, x, steps, ahead, c);
-      } else {
-        multiply<Tiles, 2, false>(tiles, left, x, steps, ahead, c);
-      }
-      put(c, job.bias[i] ? job.bias[i] + column : nullptr, width, rows, columns, job.y[i] + row * columns + column);
     }
   }
 }
 
-template <class Tiles>
-void linear(const Job& job, int threads) {
-  thread_local Scratch<uint32_t> kept;  // so that no call waits for fresh memory
-  const int64_t sides = (job.rows + kSide - 1) / kSide, side = job.steps() * kSide * kSide;
-  if (kept.size() < static_cast<size_t>(sides * side)) kept.resize(sides * side);
-  uint32_t* x = kept.data();
-  // Long runs of rows of W, so that fetching ahead is seldom in vain; short enough for a slow thread to be helped out.
-  int64_t total = 0;
-  for (int64_t i = 0; i < job.weights; ++i) total += job.columns[i];
-  const int64_t most = std::max(kCacheBytes / (job.steps() * kStep * 2 + 1), kBlock);
-  const int64_t pieces = std::clamp<int64_t>(job.rows / kPiece, 1, 2 * threads);
-  const int64_t piece = (job.rows + pieces * kBlock - 1) / (pieces * kBlock) * kBlock;
-  const int64_t chunk = std::clamp((total * pieces + 2 * threads - 1) / (2 * threads), kBlock, most) / kBlock * kBlock;
-  std::vector<int64_t> starts(job.weights + 1, 0);  // chunks before each matrix
-  for (int64_t i = 0; i < job.weights; ++i) starts[i + 1] = starts[i] + (job.columns[i] + chunk - 1) / chunk;
-  const auto place_of = [&](int64_t c) {  // matrix and first column of a chunk
+// How a job's work is cut into tasks: some rows of x times some columns, the latter of one matrix or of the pair.
+struct Tasks {
+  const Job& job;
+  int64_t threads, pieces, piece, chunk;  // runs of rows; columns
+  std::vector<int64_t> starts;            // chunks before each matrix
+
+  Tasks(const Job& job, int threads) : job(job), threads(threads), starts(1, 0) {
+    // Long runs of rows of W, so that fetching ahead is seldom in vain; short enough for a slow thread to be helped out.
+    int64_t total = 0;
+    for (int64_t i = 0; i < job.weights; i += job.together()) total += job.columns[i];
+    const int64_t most = std::max(kCacheBytes / (job.steps() * kStep * 2 * job.together() + 1), kBlock);
+    pieces = std::clamp<int64_t>(job.rows / kPiece, 1, threads);
+    piece = (job.rows + pieces * kBlock - 1) / (pieces * kBlock) * kBlock;
+    chunk = std::clamp((total * pieces + 2 * threads - 1) / (2 * threads), kBlock, most) / kBlock * kBlock;
+    for (int64_t i = 0; i < job.weights; i += job.together()) {
+      starts.push_back(starts.back() + (job.columns[i] + chunk - 1) / chunk);
+    }
+  }
+
+  int64_t room() const { return chunk * job.together() * job.steps() * 64; }
+
+  // First matrix and first column of a chunk.
+  std::pair<int64_t, int64_t> place_of(int64_t c) const {
     int64_t i = 0;
     while (c >= starts[i + 1]) ++i;
-    return std::pair<int64_t, int64_t>(i, (c - starts[i]) * chunk);
-  };
+    return {i * job.together(), (c - starts[i]) * chunk};
+  }
+
+  // To be called by all threads of a team; x lies arranged.
+  template <class Tiles>
+  void run(Tiles& tiles, const uint32_t* x, char* room) const {
+#pragma omp for schedule(dynamic)
+    for (int64_t task = 0; task < pieces * starts.back(); ++task) {
+      const auto [i, first] = place_of(task / pieces);
+      const int64_t row = task % pieces * piece, next = task + threads;
+      const BFloat16* following = nullptr;
+      if (pieces == 1 && next < starts.back()) {
+        const auto [j, column] = place_of(next);
+        following = job.w[j] + column * job.depth;
+      }
+      columns_of(tiles, job, row, std::min(row + piece, job.rows), x + row / kSide * job.side(), i, first,
+                 std::min(first + chunk, job.columns[i]), following, room);
+    }
+  }
+};
+
+// Jobs one after the other, each but the last a gated pair whose y is the x of the next.
+template <class Tiles>
+void linear(Job* jobs, int64_t count, int threads) {
+  thread_local std::vector<Scratch<uint32_t>> kept(2);  // so that no call waits for fresh memory
+  std::vector<Tasks> tasks;
+  int64_t room_size = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const size_t size = jobs[i].sides() * jobs[i].side();
+    if (kept[i].size() < size) kept[i].resize(size);
+    if (i > 0) jobs[i - 1].arranged = kept[i].data();
+    tasks.emplace_back(jobs[i], threads);
+    room_size = std::max(room_size, tasks.back().room());
+  }
+  Scratch<uint32_t>* const arranged = kept.data();
 #pragma omp parallel num_threads(threads)
   {
     Tiles tiles;
     tiles.begin();
     thread_local Scratch<char> room;
-    if (room.size() < static_cast<size_t>(chunk * job.steps() * 64)) room.resize(chunk * job.steps() * 64);
+    if (room.size() < static_cast<size_t>(room_size)) room.resize(room_size);
 #pragma omp for schedule(static)
-    for (int64_t s = 0; s < sides; ++s) arrange(job, s * kSide, x + s * side);
-#pragma omp for schedule(dynamic)
-    for (int64_t task = 0; task < pieces * starts[job.weights]; ++task) {
-      const auto [i, first] = place_of(task / pieces);
-      const int64_t row = task % pieces * piece, next = task + threads;
-      const BFloat16* following = nullptr;
-      if (pieces == 1 && next < starts[job.weights]) {
-        const auto [j, column] = place_of(next);
-        following = job.w[j] + column * job.depth;
-      }
-      columns_of(tiles, job, row, std::min(row + piece, job.rows), x + row / kSide * side, i, first,
-                 std::min(first + chunk, job.columns[i]), following, room.data());
-    }
+    for (int64_t s = 0; s < jobs[0].sides(); ++s) arrange(jobs[0], s * kSide, arranged[0].data() + s * jobs[0].side());
+    for (int64_t i = 0; i < count; ++i) tasks[i].run(tiles, arranged[i].data(), room.data());
     tiles.end();
   }
+}
+
+// y = (f(x V^T + a) * (x W^T + b)) U^T + c.
+struct Gated {
+  const BFloat16 *x, *w[3], *bias[3];  // V, W: [inner, depth]; U: [columns, inner]; biases or null
+  BFloat16* y;                         // [rows, columns]
+  Gate gate;
+  int64_t rows, depth, x_stride, inner, columns;  // inner: a multiple of kStep
+};
+
+template <class Tiles>
+void gated(const Gated& all, int threads) {
+  const int64_t columns[3] = {all.inner, all.inner, all.columns};
+  Job jobs[2] = {{all.x, all.w, all.bias, nullptr, columns, 2, all.rows, all.depth, all.x_stride, all.gate, nullptr},
+                 {nullptr, all.w + 2, all.bias + 2, &all.y, columns + 2, 1, all.rows, all.inner, 0}};
+  linear<Tiles>(jobs, 2, threads);
 }
 
 }  // namespace
@@ -290,17 +403,27 @@ void linear(const Job& job, int threads) {
 // Whether this machine multiplies tiles itself.
 extern "C" __attribute__((visibility("default"))) int leapgen_has_amx() { return leapgen::hardware_tiles(); }
 
-// As leapgen_linear_bfloat16: with the machine's tiles, or with the model of them.
+// As leapgen_linear_bfloat16, and a gated pair of layers with the one after it: with the machine's tiles, or with the model
+// of them.
 #define LEAPGEN_EXPORT(NAME, TILES)                                                                                     \
   extern "C" __attribute__((visibility("default"))) void leapgen_linear_##NAME(                                         \
       const void* x, const void* const* w, const void* const* bias, void* const* y, const int64_t* columns,             \
       int64_t weights, int64_t rows, int64_t depth, int64_t x_stride, int threads) {                                    \
     using leapgen::BFloat16;                                                                                            \
-    leapgen::linear<leapgen::TILES>(                                                                                    \
-        leapgen::Job{static_cast<const BFloat16*>(x), reinterpret_cast<const BFloat16* const*>(w),                      \
+    leapgen::Job job{static_cast<const BFloat16*>(x), reinterpret_cast<const BFloat16* const*>(w),                      \
                      reinterpret_cast<const BFloat16* const*>(bias), reinterpret_cast<BFloat16* const*>(y), columns,    \
-                     weights, rows, depth, x_stride},                                                                   \
-        threads);                                                                                                       \
+                     weights, rows, depth, x_stride};                                                                   \
+    leapgen::linear<leapgen::TILES>(&job, 1, threads);                                                                  \
+  }                                                                                                                     \
+  extern "C" __attribute__((visibility("default"))) void leapgen_gated_##NAME(                                          \
+      const void* x, const void* const* w, const void* const* bias, void* y, int64_t gate, int64_t rows, int64_t depth, \
+      int64_t x_stride, int64_t inner, int64_t columns, int threads) {                                                  \
+    using leapgen::BFloat16;                                                                                            \
+    const auto of = [](const void* p) { return static_cast<const BFloat16*>(p); };                                      \
+    leapgen::gated<leapgen::TILES>({of(x), {of(w[0]), of(w[1]), of(w[2])}, {of(bias[0]), of(bias[1]), of(bias[2])},     \
+                                    static_cast<BFloat16*>(y), static_cast<leapgen::Gate>(gate), rows, depth, x_stride, \
+                                    inner, columns},                                                                    \
+                                   threads);                                                                            \
   }
 
 LEAPGEN_EXPORT(amx, HardwareTiles)

@@ -13,7 +13,8 @@ namespace leapgen {
 constexpr int64_t kFewest = 8, kMost = 32;  // query tokens that go through the same keys together
 constexpr float kLowest = std::numeric_limits<float>::lowest();  // below every score but that of a key that is not seen
 
-// Sequences first .. last - 1 attend to positions start .. end - 1, whose pages they share.
+// Sequences first .. last - 1 attend to positions start .. end - 1, whose pages they share. Level by level each sequence comes
+// to all of its positions, in the end alone.
 struct Segment {
   int64_t level, first, last, start, end;
 };
@@ -57,6 +58,7 @@ struct Task {
   const int64_t* pages;  // of the segment's first sequence: all that it covers are shared
   int64_t start, end;    // positions
   int64_t first_token, last_token, kv_head, kv_heads;
+  bool first, last;  // of the tasks that these tokens go through
 };
 
 // The step that a kernel's C interface describes, for the layer whose turn it is; what is padding in `output` is set to 0.
@@ -115,7 +117,8 @@ inline std::vector<std::vector<Task>> tasks_of(const Plan& plan, int64_t kv_head
       for (int64_t token = first; token < last; token += block) {
         for (int64_t head = 0; head < kv_heads; head += heads_each) {
           levels[segment.level].push_back({plan.page_table + segment.first * plan.max_pages, segment.start, segment.end,
-                                           token, std::min(token + block, last), head, heads_each});
+                                           token, std::min(token + block, last), head, heads_each,
+                                           segment.level == 0, segment.last - segment.first == 1});
         }
       }
     }

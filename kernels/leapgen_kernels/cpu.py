@@ -17,12 +17,15 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 
 AMX = ("amx", "amx_model")  # bfloat16 kernels by matrix tiles (AMX), and by a model of them in software
+GATES = ("silu", "gelu", "gelu_tanh", "relu")  # activations of a gated pair of layers
+GATED_STEP = 32  # its columns come in whole multiples of so many
 TILE = 32  # keys that a kernel goes through at once: positions that sequences share are cut at multiples of it
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _POINTER, _INT, _FLOAT, _THREADS = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _STRIDES = _INT * 6
 _ATTEND: dict[torch.dtype, Any] = {}
 _LINEAR: dict[torch.dtype, Any] = {}
+_GATED: dict[torch.dtype, Any] = {}
 _CANDIDATES: dict[torch.dtype, Any] = {}
 
 
@@ -40,6 +43,7 @@ def library() -> ctypes.CDLL | None:
                           "build it again: pip install -e .") from error
     if lib.leapgen_has_amx() and _amx_agrees(lib):
         _LINEAR[torch.bfloat16], _ATTEND[torch.bfloat16] = lib.leapgen_linear_amx, lib.leapgen_attend_amx
+        _GATED[torch.bfloat16] = lib.leapgen_gated_amx
     return lib
 
 
@@ -53,12 +57,14 @@ def _declare(lib: ctypes.CDLL) -> None:
                                _THREADS]
         attend.restype = linear.restype = candidates.restype = None
         _ATTEND[dtype], _LINEAR[dtype], _CANDIDATES[dtype] = attend, linear, candidates
-    lib.leapgen_layers.argtypes = [_POINTER, _INT, _POINTER, _POINTER, _INT, _INT, _POINTER, _POINTER, _THREADS]
+    lib.leapgen_layers.argtypes = [_POINTER, _INT, _POINTER, _POINTER, _INT, _INT, *[_POINTER] * 3, _THREADS]
     lib.leapgen_layers.restype = None
     for name in AMX:
         for kernel, declared in (("linear", _LINEAR), ("attend", _ATTEND)):
             function = getattr(lib, f"leapgen_{kernel}_{name}")
             function.argtypes, function.restype = declared[torch.bfloat16].argtypes, None
+        gated = getattr(lib, f"leapgen_gated_{name}")
+        gated.argtypes, gated.restype = [*[_POINTER] * 4, *[_INT] * 6, _THREADS], None
 
 
 def _amx_agrees(lib: ctypes.CDLL) -> bool:
@@ -150,6 +156,37 @@ def linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
     return outputs
 
 
+def gated(x: Tensor, gate: str, weights: Sequence[Tensor], biases: Sequence[Tensor | None], kernel: Any = None) -> Tensor:
+    """``(f(x V^T + a) * (x W^T + b)) U^T + c``, what lies between the two layers never in memory as rows.
+
+    Sums, f and the product are in float32; the product is rounded to bfloat16, as the last layer's x. Every row's result is
+    the same bits whatever other rows there are.
+
+    Args:
+        x: [rows, depth] bfloat16, contiguous.
+        gate: f, one of GATES.
+        weights: V, W [inner, depth] and U [columns, inner], contiguous; inner a multiple of GATED_STEP.
+        biases: a, b [inner] and c [columns], or None each.
+        kernel: a C function; None takes the one for this machine.
+
+    Returns:
+        [rows, columns] bfloat16.
+
+    Raises:
+        NotImplementedError: there is no such kernel for this machine.
+    """
+    kernel = kernel or _GATED.get(x.dtype)
+    if kernel is None:
+        raise NotImplementedError("gated layers are one kernel only where matrix tiles (AMX) are")
+    matrices, offsets, _, (inner, _, columns) = _operands(tuple(w.data_ptr() for w in weights),
+                                                         tuple(w.shape[0] for w in weights),
+                                                         tuple(None if b is None else b.data_ptr() for b in biases))
+    y = torch.empty((len(x), columns), dtype=x.dtype)
+    kernel(x.data_ptr(), matrices, offsets, y.data_ptr(), GATES.index(gate) + 1, *x.shape, x.shape[1], inner, columns,
+           torch.get_num_threads())
+    return y
+
+
 def candidates(logits: Tensor, k: int, room: int, normalise: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The k most likely tokens of each row, and those tied with the k-th.
 
@@ -203,8 +240,8 @@ def draw(logits: Tensor, k: int, room: int, normalise: bool, temperature: float,
 
 def run_layers(codes: Any, layers: int, inputs: Any, workspace: int, tokens: int, dtype: torch.dtype) -> None:
     """Runs layers' programs (see ``program``): addresses of their codes, of all their inputs, and of workspace."""
-    library().leapgen_layers(codes, layers, inputs, workspace, tokens, dtype.itemsize, _LINEAR[dtype], _ATTEND[dtype],
-                             torch.get_num_threads())
+    library().leapgen_layers(codes, layers, inputs, workspace, tokens, dtype.itemsize, _LINEAR[dtype], _GATED.get(dtype),
+                             _ATTEND[dtype], torch.get_num_threads())
 
 
 @lru_cache(maxsize=4096)

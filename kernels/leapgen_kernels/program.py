@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ UNARY = ("negate", "rsqrt", "relu", "tanh", "sigmoid", "silu", "gelu", "gelu_tan
 BINARY = ("add", "subtract", "multiply", "divide")
 _OPS = {name: code for code, name in enumerate(
     ("load float32", "load bfloat16", "store float32", "store bfloat16", "fill", *BINARY, *UNARY, "mean"))}
-_END, _ROWWISE, _LINEAR, _ATTEND = range(4)
+_END, _ROWWISE, _LINEAR, _ATTEND, _GATED = range(5)
 _ROW_BYTES = 64  # buffers begin on cache lines
 _KEPT_BYTES = 64 << 20  # of workspace from one call to the next
 
@@ -256,18 +256,68 @@ class Writer:
         for number, memory in enumerate([*self.inputs, *self._buffers]):
             memory.number = number
         code = [len(self.inputs), len(self._buffers), *offsets]
-        for stage in self._stages:
-            if stage.kind == _ROWWISE:
-                instructions = [*stage.once, *stage.each]
-                body = [len(stage.once), len(stage.each), stage.floats,
-                        *(part for one in instructions for part in one)]
-                if not stage.each:
-                    continue
-            else:
-                body = stage.call
-            code += [stage.kind, len(body), *body]
+        coded = [_code(stage) for stage in self._stages]
+        for i, stage in enumerate(self._stages):
+            if gated := self._gated(stage):
+                length = sum(map(len, coded[i : i + 3]))
+                code += [_GATED, 1 + len(gated), length, *gated]
+            code += coded[i]
         return np.array([-1 if part is None else part.number if isinstance(part, Memory) else part
                          for part in [*code, _END, 0]], dtype=np.int64)
+
+    def _gated(self, first: Stage) -> list[int | Memory | None] | None:
+        """What one kernel needs to do this stage and the next two, if they are f(x V) * (x W) and a layer of that alone."""
+        if first.kind != _LINEAR or len(first.call) != 13 or first.index + 2 >= len(self._stages):
+            return None
+        between, last = self._stages[first.index + 1 : first.index + 3]
+        if last.kind != _LINEAR or len(last.call) != 9 or self.dtype != torch.bfloat16:
+            return None
+        x, start, stride, depth, _, *pairs, inner, other = first.call
+        product, offset, _, length, _, *second, columns = last.call
+        found = _gate_and_factor(between.each)
+        if found is None or between.once or (inner, offset, length) != (other, 0, inner) or inner % cpu.GATED_STEP:
+            return None
+        activation, gate, factor, stored = found
+        operands = {id(pairs[2]): pairs[:2], id(pairs[5]): pairs[3:5]}
+        alone = [pairs[2].last, pairs[5].last, product.last] == [between.index, between.index, last.index]
+        if stored is not product or {id(gate), id(factor)} != set(operands) or not alone:
+            return None
+        return [x, start, stride, depth, cpu.GATES.index(activation) + 1, inner, *operands[id(gate)], *operands[id(factor)],
+                *second, columns]
+
+
+def _code(stage: Stage) -> list[int | Memory | None]:
+    """The stage as the interpreter reads it."""
+    if stage.kind != _ROWWISE:
+        return [stage.kind, len(stage.call), *stage.call]
+    if not stage.each:
+        return []
+    body = [len(stage.once), len(stage.each), stage.floats, *(part for one in [*stage.once, *stage.each] for part in one)]
+    return [_ROWWISE, len(body), *body]
+
+
+def _gate_and_factor(instructions: list[list[Any]]) -> tuple[str, Memory, Memory, Memory] | None:
+    """f and the memories g, u, y, if these instructions are y = f(g) * u of whole rows and nothing else."""
+    if len(instructions) != 5:
+        return None
+    names = {code: name for name, code in _OPS.items()}
+    by_op = {names[one[0]]: one for one in instructions}
+    loads = [one for one in instructions if names[one[0]] == "load bfloat16"]
+    activation = next((name for name in cpu.GATES if name in by_op), None)
+    if len(loads) != 2 or activation is None or not {"multiply", "store bfloat16"} <= by_op.keys():
+        return None
+    act, multiply, store = by_op[activation], by_op["multiply"], by_op["store bfloat16"]
+    if any(one[1:3] != [1, loads[0][2]] for one in instructions):
+        return None
+
+    def out(one: list[Any]) -> list[int]:
+        return one[3:6]
+
+    gate, factor = sorted(loads, key=lambda one: out(one) != act[6:9])
+    if out(gate) != act[6:9] or sorted([out(act), out(factor)]) != sorted([multiply[6:9], multiply[9:12]]) \
+            or store[6:9] != out(multiply):
+        return None
+    return activation, gate[12], factor[12], store[12]
 
 
 class Program:
