@@ -2,8 +2,10 @@
 
     python benchmarks/sweep.py --model smollm2 --json benchmarks/results/sweep.json --plot benchmarks/results/sweep.png
 
-Time inside the C++ kernels is measured at their calls; the rest of a step is Python and torch's small operations. The floor
-is the bytes a step has to read (weights, and every page of KV once) at the read bandwidth measured in the same run.
+Time inside the C++ kernels is measured at their calls; the rest of a step is Python and torch's small operations. What they
+work with has to come back into the caches once KV has pushed it out, so they are measured again where attention reads no KV
+("rest alone"): that is what a step's own work takes. The floor is the bytes a step has to read (weights, and every page of
+KV once) at the read bandwidth measured in the same run.
 """
 
 from __future__ import annotations
@@ -25,19 +27,23 @@ from leapgen import EngineConfig, SamplingConfig
 from leapgen.engine import Engine
 from leapgen.engine.stream import Stream
 
-KERNELS = {"attention": "_ATTEND", "linear": "_LINEAR", "candidates": "_CANDIDATES"}
+KERNELS = {"attention": ["_ATTEND"], "linear": ["_LINEAR", "_GATED"], "candidates": ["_CANDIDATES"]}
 PARTS = (*KERNELS, "rows")  # norms, rotary embeddings and activations, row by row; the clocks' own callbacks count as rows
 
 
 class Clock:
-    """Seconds spent in each kernel since the last ``take``."""
+    """Seconds spent in each kernel since the last ``take``.
+
+    While ``attends`` is off, attention gives zeros and touches no KV.
+    """
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
-        for name, table in KERNELS.items():
-            functions = getattr(cpu, table)
-            for dtype, function in functions.items():
-                functions[dtype] = self.timed(name, function)
+        self.attends = True
+        for name, tables in KERNELS.items():
+            for functions in (getattr(cpu, table) for table in tables):
+                for dtype, function in functions.items():
+                    functions[dtype] = self.timed(name, function, dtype)
         self.run, cpu.run_layers = cpu.run_layers, self.run_layers
 
     def run_layers(self, *arguments):
@@ -47,11 +53,15 @@ class Clock:
         self.run(*arguments)
         self.seconds["rows"] += time.perf_counter() - began - (self.seconds.total() - inside)
 
-    def timed(self, name, function):
+    def timed(self, name, function, dtype):
         """The function with a clock around it, as a C function: the layers' programs call kernels from C, too."""
         def call(*arguments):
             began = time.perf_counter()
-            function(*arguments)
+            if name == "attention" and not self.attends:
+                _, _, _, _, _, output, tokens, heads, _, _, value_dim, *_ = arguments
+                ctypes.memset(output, 0, tokens * heads * value_dim * dtype.itemsize)
+            else:
+                function(*arguments)
             self.seconds[name] += time.perf_counter() - began
 
         clocked = ctypes.CFUNCTYPE(None, *function.argtypes)(call)
@@ -106,17 +116,20 @@ def main() -> None:
     def row(n: int, length: int) -> dict[str, float]:
         kv = n * (length - a.steps // 2) * engine.runner.cache.bytes_per_token
         found = steps_of(engine, clock, n, length, a.steps)
+        clock.attends = False
+        found["rest alone"] = steps_of(engine, clock, n, length, a.steps)["rest"]
+        clock.attends = True
         return {"paths": n, "length": length, **found, "floor": 1000 * (weights + kv) / bandwidth}
 
     steps_of(engine, clock, 4, 64, 8)  # warm-up
     rows = {"over paths": [row(n, a.at_length) for n in a.paths],
             "over lengths": [row(a.at_paths, length) for length in a.lengths]}
-    columns = ("paths", "length", "step", *PARTS, "rest", "floor")
+    columns = ("paths", "length", "step", *PARTS, "rest", "rest alone", "floor")
     print(f"{Path(a.model).name}, {a.dtype}, ms a decode step (medians), {machine.description()}")
     for name, found in rows.items():
         print(f"{name}\n" + "".join(f"{column:>11}" for column in columns))
         for one in found:
-            print("".join(f"{one[column]:11.1f}" if isinstance(one[column], float) else f"{one[column]:11}"
+            print("".join(f"{one[column]:11.2f}" if isinstance(one[column], float) else f"{one[column]:11}"
                           for column in columns))
     if a.json:
         a.json.parent.mkdir(parents=True, exist_ok=True)

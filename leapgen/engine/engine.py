@@ -15,7 +15,7 @@ from leapgen.engine.pages import PagePool
 from leapgen.engine.runner import Runner
 from leapgen.engine.sampling import NonFiniteLogitsError
 from leapgen.engine.scheduler import Chunk, Scheduler
-from leapgen.engine.sequence import Draw, Sequence
+from leapgen.engine.sequence import Draw, Sequence, no_pages
 from leapgen.engine.stream import Stream
 from leapgen.output import Ledger
 
@@ -109,7 +109,7 @@ class Engine:
             sampling=sequence.sampling, stream=stream or sequence.stream, limit=sequence.limit,
             stop_tokens=sequence.stop_tokens, min_length=sequence.min_length, ledger=sequence.ledger,
             active=sequence.active, num_computed=sequence.num_computed, num_lost=sequence.num_lost,
-            pages=list(sequence.pages), num_entered=sequence.num_entered)
+            pages=sequence.pages[:], num_entered=sequence.num_entered)
         self.pool.share(twin.pages)
         twin.ledger.forks += 1
         twin.ledger.reused += twin.num_computed
@@ -173,7 +173,7 @@ class Engine:
         self._dismiss_followers(sequence)
         self._unfollow(sequence)
         self.pool.release(sequence.pages)
-        sequence.pages = []
+        sequence.pages = no_pages()
         sequence.active, sequence.released = False, True
         del self._live[sequence.id]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from array import array
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from leapgen.engine.fast import calling, decoder_layers
 from leapgen.engine.plan import Attends, StepPlan, shared_segments
 from leapgen.engine.sampling import Sampled, sample
 from leapgen.engine.scheduler import Chunk
+from leapgen.engine.sequence import no_pages
 from leapgen.engine.stream import UniformBlocks
 from leapgen.engine.tiles import TileList, cut
 
@@ -210,7 +212,7 @@ class PageTable:
     def __init__(self, room: np.ndarray, page_size: int, max_width: int) -> None:
         self._room, self._page_size, self._max_width = room, page_size, max_width
         self._table = room[:0].reshape(0, 1)
-        self._rows: list[list[int]] = []
+        self._rows: list[array[int]] = []
         self._segments = unshared(np.zeros(0, dtype=np.int64))
 
     @property
@@ -218,7 +220,7 @@ class PageTable:
         """How many of the room's entries are the table."""
         return self._table.size
 
-    def fill(self, pages: list[list[int]], kv_lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def fill(self, pages: list[array[int]], kv_lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The page table [sequences, width], and the segments in which neighbours share pages."""
         widest = max(map(len, pages), default=1)
         same = len(pages) == len(self._rows) and widest <= self._table.shape[1]
@@ -226,7 +228,7 @@ class PageTable:
             width = min(max(1 << (widest - 1).bit_length(), 16), self._max_width)
             self._table = self._room[: len(pages) * width].reshape(len(pages), width)
             self._table[:] = 0
-            self._rows = [[] for _ in pages]
+            self._rows = [no_pages() for _ in pages]
         for row, (own, old) in enumerate(zip(pages, self._rows, strict=True)):
             if own == old:
                 continue
@@ -234,7 +236,7 @@ class PageTable:
             same = same and own[:-1] == old and kv_lengths[row] == (len(own) - 1) * self._page_size + 1
             first = len(old) if own[: len(old)] == old else 0
             self._table[row, first : len(own)] = own[first:]
-            self._rows[row] = own.copy()
+            self._rows[row] = own[:]
         if same:
             alone = self._segments[:, 2] - self._segments[:, 1] == 1
             self._segments[alone, 4] = kv_lengths[self._segments[alone, 1]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -66,9 +67,9 @@ class StepPlan:
     _packed_layers: int = 0
 
     @classmethod
-    def build(cls, cache: KVCache, pages: list[list[int]], starts: list[int], ends: list[int],
+    def build(cls, cache: KVCache, pages: list[array[int]], starts: list[int], ends: list[int],
               kernels: bool = True) -> StepPlan:
-        """For sequences with these pages, of which positions ``starts[i] .. ends[i] - 1`` are computed now."""
+        """For sequences with these pages (or lists of int), of which positions ``starts[i] .. ends[i] - 1`` are computed."""
         size = cache.page_size
         query_starts = np.zeros(len(pages) + 1, dtype=np.int64)
         np.cumsum([end - start for start, end in zip(starts, ends, strict=True)], out=query_starts[1:])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from leapgen.engine.drafting import Drafter
 from leapgen.engine.pages import PagePool
-from leapgen.engine.sequence import Sequence
+from leapgen.engine.sequence import Sequence, no_pages
 
 
 class PoolTooSmallError(RuntimeError):
@@ -199,6 +199,6 @@ class Scheduler:
         self.num_preemptions += 1
         sequence.ledger.preemptions += 1
         self.pool.release(sequence.pages)
-        sequence.pages = []
+        sequence.pages = no_pages()
         sequence.num_lost = max(sequence.num_lost, sequence.num_computed)
         sequence.num_computed = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,6 +18,11 @@ class Draw(NamedTuple):
     token: int
     logprob: float | None
     sampling_logprob: float | None
+
+
+def no_pages() -> array[int]:
+    """Pages are int64 in a row: a plan takes them over as they are, in a time that does not depend on how many."""
+    return array("q")
 
 
 @dataclass(eq=False)
@@ -40,7 +46,7 @@ class Sequence:
     released: bool = False
     num_computed: int = 0  # tokens[:num_computed] have KV in pages
     num_lost: int = 0  # positions below this had KV that a preemption took; computing them is recomputing
-    pages: list[int] = field(default_factory=list)
+    pages: array[int] = field(default_factory=no_pages)
     drafts: list[int] = field(default_factory=list)  # guessed to follow, computed in the step that is under way
     # Drawn by an earlier step behind drafts that proved right, their KV but the last one's in pages; what they depend on.
     ahead: deque[Draw] = field(default_factory=deque)
