@@ -7,7 +7,8 @@ cpu_kernels = Extension(
     "leapgen_kernels._cpu",
     sources=["kernels/csrc/sampling.cpp", "kernels/csrc/linear.cpp", "kernels/csrc/paged_attention.cpp",
              "kernels/csrc/amx_attention.cpp", "kernels/csrc/amx_linear.cpp", "kernels/csrc/layer.cpp"],
-    depends=[f"kernels/csrc/{name}.h" for name in ("activation", "amx", "dots", "step", "tile", "vector")],
+    depends=[f"kernels/csrc/{name}.h" for name in (
+        "activation", "amx", "amx_pack", "amx_products", "amx_store", "amx_tile", "dots", "step", "tile", "vector")],
     language="c++",
     # Sums stay in the order they are written in: a result must not depend on what is computed beside it. Python's own
     # -fwrapv makes the linear layers a third slower, and so does an inner loop that straddles cache lines.

@@ -63,20 +63,50 @@ def generate_by(engine) -> Generate:
     return generate
 
 
-def transformers(folder: str, dtype: str, threads: int) -> Generate:
+def transformers_model(folder: str, dtype: str, threads: int):
     import torch
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(threads)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+
+
+def transformers(folder: str, dtype: str, threads: int, compiled: bool = False) -> Generate:
+    """``generate`` with its dynamic cache; or compiled, with a static cache of a multiple of 128 positions."""
+    import torch
+    from transformers import CompileConfig, StaticCache
+
+    model = transformers_model(folder, dtype, threads)
+    compile_config = CompileConfig(mode="default")
+    compile_config._compile_all_devices = True  # else only on CUDA
 
     def generate(prompts: Tokens, copies: int, steps: int) -> Tokens:
         longest = max(map(len, prompts))
         ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts])
         mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
-        output = model.generate(ids, attention_mask=mask, do_sample=True, temperature=0.6, top_k=40, top_p=0.95,
+        options = {}
+        if compiled:
+            length = -(-(longest + steps) // 128) * 128
+            options = {"past_key_values": StaticCache(model.config, max_cache_len=length), "compile_config": compile_config}
+        output = model.generate(ids, attention_mask=mask, do_sample=True, temperature=0.6, top_k=40, top_p=0.95, **options,
                                 num_return_sequences=copies, min_new_tokens=steps, max_new_tokens=steps, pad_token_id=0)
         return output[:, longest:].tolist()
+
+    return generate
+
+
+def transformers_batch(folder: str, dtype: str, threads: int) -> Generate:
+    """``generate_batch``: continuous batching over a paged cache."""
+    from transformers import GenerationConfig
+
+    model = transformers_model(folder, dtype, threads)
+    model.set_attn_implementation("paged|sdpa")
+
+    def generate(prompts: Tokens, copies: int, steps: int) -> Tokens:
+        config = GenerationConfig(do_sample=True, temperature=0.6, top_k=40, top_p=0.95, max_new_tokens=steps,
+                                  eos_token_id=-1, pad_token_id=0)
+        outputs = model.generate_batch([p for p in prompts for _ in range(copies)], config)
+        return [outputs[name].generated_tokens for name in sorted(outputs, key=lambda name: int(name.rsplit("_")[-1]))]
 
     return generate
 
@@ -221,6 +251,7 @@ def leap_on_live_sequences(engine) -> dict[str, Callable]:
 
 BY_NGRAMS = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_min": 2, "prompt_lookup_max": 5}
 SYSTEMS = {"leapgen": leapgen, "leapgen-undrafted": partial(leapgen, draft_tokens=0), "transformers": transformers,
+           "transformers-compiled": partial(transformers, compiled=True), "transformers-batch": transformers_batch,
            "vllm": vllm, "vllm-text": vllm_text,
            "vllm-text-drafts": partial(vllm_text, top_k=-1, speculative_config=BY_NGRAMS), "openvino": openvino}
 LIVE = {"leapgen-live": {}, "leapgen-live-undrafted": {"draft_tokens": 0}}
