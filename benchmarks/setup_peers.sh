@@ -6,7 +6,7 @@
 #
 # then, for example,
 #   python benchmarks/decode.py --model peers/smollm2 --systems leapgen transformers@float32 \
-#       vllm@float32=peers/vllm/bin/python openvino@float32=peers/openvino/bin/python
+#       vllm@float32=peers/vllm/bin/python openvino@float32=peers/openvino/bin/python llamacpp=peers/llamacpp/bin/python
 # Without AVX-512, bfloat16 is 8 times slower than float32 in vLLM on CPU: give each engine the dtype it is fastest in.
 set -e
 folder=$(realpath -m "${1:?the folder to set up in}")
@@ -25,6 +25,12 @@ python -m venv openvino
 openvino/bin/pip install torch==2.13.0 openvino-genai "optimum-intel[openvino]"
 openvino/bin/pip uninstall -y torchvision  # where pip took one built for another torch
 openvino/bin/optimum-cli export openvino --model smollm2 --task text-generation-with-past --weight-format fp16 smollm2-openvino
+
+python -m venv llamacpp
+llamacpp/bin/pip download --no-deps --no-binary :all: llama-cpp-python==0.3.36 -d wheels
+CMAKE_ARGS=-DGGML_NATIVE=ON llamacpp/bin/pip install wheels/llama_cpp_python-*.tar.gz  # compiled: some minutes
+tar xf wheels/llama_cpp_python-*.tar.gz
+python llama_cpp_python-*/vendor/llama.cpp/convert_hf_to_gguf.py smollm2 --outtype bf16 --outfile smollm2.gguf
 
 python -m venv vllm
 vllm/bin/pip install torch==2.13.0

@@ -173,6 +173,56 @@ def openvino(folder: str, dtype: str, threads: int) -> Generate:
     return generate
 
 
+def llamacpp(folder: str, dtype: str, threads: int) -> Generate:
+    """By llama-cpp-python's bindings; ``folder`` + ".gguf" holds the model, whose format is the file's."""
+    import llama_cpp as lib
+
+    lib.llama_backend_init()
+    model = lib.llama_model_load_from_file((folder.rstrip("/") + ".gguf").encode(), lib.llama_model_default_params())
+    options = lib.llama_context_default_params()
+    options.n_ctx, options.n_batch, options.n_ubatch, options.n_seq_max, options.kv_unified = 1 << 15, 2048, 512, 128, True
+    options.n_threads = options.n_threads_batch = threads
+    context = lib.llama_init_from_model(model, options)
+    memory = lib.llama_get_memory(context)
+    batch = lib.llama_batch_init(options.n_batch, 0, 1)
+
+    def sampler(seed: int):
+        chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+        for part in (lib.llama_sampler_init_top_k(40), lib.llama_sampler_init_top_p(0.95, 1),
+                     lib.llama_sampler_init_temp(0.6), lib.llama_sampler_init_dist(seed)):
+            lib.llama_sampler_chain_add(chain, part)
+        return chain
+
+    def decode(rows: list[tuple[int, int, int, bool]]) -> None:
+        """Token, position, sequence and whether logits are wanted, for each row."""
+        batch.n_tokens = len(rows)
+        for i, (token, position, sequence, wanted) in enumerate(rows):
+            batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = token, position, 1, sequence
+            batch.logits[i] = wanted
+        if status := lib.llama_decode(context, batch):
+            raise RuntimeError(f"llama_decode gave {status}")
+
+    def generate(prompts: Tokens, copies: int, steps: int) -> Tokens:
+        lib.llama_memory_clear(memory, False)
+        samplers = [sampler(seed) for seed in range(len(prompts) * copies)]
+        found: Tokens = []
+        for i, prompt in enumerate(prompts):
+            decode([(token, j, i * copies, j + 1 == len(prompt)) for j, token in enumerate(prompt)])
+            for k in range(i * copies, (i + 1) * copies):
+                if k > i * copies:
+                    lib.llama_memory_seq_cp(memory, i * copies, k, -1, -1)
+                found.append([lib.llama_sampler_sample(samplers[k], context, -1)])
+        for step in range(1, steps):
+            decode([(tokens[-1], len(prompts[k // copies]) + step - 1, k, True) for k, tokens in enumerate(found)])
+            for k, tokens in enumerate(found):
+                tokens.append(lib.llama_sampler_sample(samplers[k], context, k))
+        for chain in samplers:
+            lib.llama_sampler_free(chain)
+        return found
+
+    return generate
+
+
 def leap_by_prompts(generate: Generate, prompt: list[int] | str, n: int, work: dict) -> tuple[Prompts, Prompts]:
     """LeaP as published: at every turn each path, all of it, is a new prompt. Returns the paths, and all those prompts."""
     paths, handed = [prompt] * n, []
@@ -253,7 +303,8 @@ BY_NGRAMS = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_min"
 SYSTEMS = {"leapgen": leapgen, "leapgen-undrafted": partial(leapgen, draft_tokens=0), "transformers": transformers,
            "transformers-compiled": partial(transformers, compiled=True), "transformers-batch": transformers_batch,
            "vllm": vllm, "vllm-text": vllm_text,
-           "vllm-text-drafts": partial(vllm_text, top_k=-1, speculative_config=BY_NGRAMS), "openvino": openvino}
+           "vllm-text-drafts": partial(vllm_text, top_k=-1, speculative_config=BY_NGRAMS), "openvino": openvino,
+           "llamacpp": llamacpp}
 LIVE = {"leapgen-live": {}, "leapgen-live-undrafted": {"draft_tokens": 0}}
 
 

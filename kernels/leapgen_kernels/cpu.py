@@ -70,9 +70,11 @@ def _declare(lib: ctypes.CDLL) -> None:
 def _amx_agrees(lib: ctypes.CDLL) -> bool:
     """Whether the machine's tiles compute what their model does; a machine that claims to have them may be an emulator."""
     generator = torch.Generator().manual_seed(0)
-    x, weight = (torch.randn(shape, generator=generator).bfloat16() for shape in ((40, 70), (50, 70)))
-    results = [linear(x, [weight], [None], getattr(lib, f"leapgen_linear_{name}"))[0].float() for name in AMX]
-    agree = torch.allclose(*results, rtol=2**-7, atol=2**-7)
+    shapes = (40, 70), (64, 70), (64, 70), (50, 64)
+    x, *weights = (torch.randn(shape, generator=generator).bfloat16() / 8 for shape in shapes)
+    results = [linear(x, weights[:1], [None], getattr(lib, f"leapgen_linear_{name}"))[0].float() for name in AMX]
+    products = [gated(x, "silu", weights, [None] * 3, getattr(lib, f"leapgen_gated_{name}")).float() for name in AMX]
+    agree = all(torch.allclose(*pair, rtol=2**-7, atol=2**-7) for pair in (results, products))
     if not agree:
         log.warning("this machine's matrix tiles (AMX) compute something else than they should; they are not used.")
     return agree
