@@ -138,11 +138,12 @@ struct HardwareTiles {
   }
 };
 
-// Whether processor and kernel have them; the kernel wants to be asked once a process.
+// Whether processor and kernel have them, and what goes with them; the kernel wants to be asked once a process.
 inline bool hardware_tiles() {
   static const bool granted = [] {
     unsigned a, b, c, d;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1) || !(d >> 24 & 1)) return false;  // AMX-BF16, AMX-TILE
+    if (!is_wide() || !__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) return false;       // AVX512-BF16
     constexpr long kRequestPermission = 0x1023, kTileData = 18;
     return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
   }();
