@@ -97,7 +97,8 @@ INLINED void turn(WideBits v[kSide], uint32_t* to) {
 }
 
 #ifdef TILES_IN_HARDWARE
-// The instructions, on machines that have x86-64-v4 and bfloat16 besides. Every statement on tiles names memory, so that the compiler moves no load or store across it.
+// The instructions, on machines that have x86-64-v4 and bfloat16 besides. Every statement on tiles names memory, so that the
+// compiler moves no load or store across it.
 struct HardwareTiles {
   using Math = Avx512;
   struct alignas(64) Shape {

@@ -15,6 +15,7 @@ constexpr int64_t kSoon = 4;           // tiles that the few rows' W is asked fo
 constexpr int64_t kMost = 3 * kBlock;  // rows of x that meet a tile of W at once
 constexpr int64_t kMany = 4 * kBlock;  // from more rows of x on, W is laid out anew if its rows straddle cache lines
 
+// As leapgen_kernels.cpu.GATES has them, from 1 on.
 enum Gate : int64_t { kNone, kSilu, kGelu, kGeluTanh, kRelu };
 
 // y = x W^T + bias for some matrices; or, of a gated pair of them, f(x V^T + bias) * (x W^T + bias) as the next layer's x.
