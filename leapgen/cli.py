@@ -14,8 +14,9 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from leapgen.config import LeapConfig, SamplingConfig
 from leapgen.display import RunProgress, show
+from leapgen.events import OutputEvent
 from leapgen.models import bundled_models
-from leapgen.output import LeapOutput, OutputEvent
+from leapgen.output import LeapOutput
 from leapgen.training.recipe import RECIPES
 
 PRESETS = ("paper", "official", "single", "leap_t", "independent")
@@ -179,7 +180,7 @@ def _demo_maze(options: argparse.Namespace, console: Console) -> int:
 
 
 def _generate(generator: Any, question: str, options: argparse.Namespace, settings: dict[str, Any], console: Console) -> int:
-    from leapgen.generator import GenerationFailed, GenerationInterrupted
+    from leapgen.session import GenerationFailed, GenerationInterrupted
 
     preset = getattr(LeapConfig, options.preset)()
     config, _ = generator.settings(preset, None, settings)
@@ -259,7 +260,7 @@ def _check_paths(paths: list[int], output: LeapOutput) -> None:
 
 
 def _resume(options: argparse.Namespace, console: Console) -> int:
-    from leapgen.generator import GenerationFailed, GenerationInterrupted
+    from leapgen.session import GenerationFailed, GenerationInterrupted
 
     output = LeapOutput.load(options.file)
     if output.finished:

@@ -303,11 +303,11 @@ class LeapConfig:
 
 
 def plain_values(config: Any) -> dict[str, Any]:
-    """A config as JSON values; callables by name."""
+    """A config as JSON values; a callable, which JSON cannot hold, as ``{"callable": its name}``."""
     def value(item: Any) -> Any:
         if isinstance(item, (tuple, list)):
             return [value(i) for i in item]
-        return getattr(item, "__qualname__", type(item).__name__) if callable(item) else item
+        return {"callable": getattr(item, "__qualname__", type(item).__name__)} if callable(item) else item
 
     return {field.name: value(getattr(config, field.name)) for field in dataclasses.fields(config)}
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import numbers
+import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,35 +15,24 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from leapgen.config import EngineConfig, LeapConfig, SamplingConfig, plain_values, split_options
 from leapgen.engine import Engine
-from leapgen.engine.support import eval_mode
+from leapgen.events import StreamEvent
+from leapgen.following import follow
+from leapgen.identity import weights_digest
 from leapgen.models import model_path
-from leapgen.output import BlockEvent, FinishEvent, LeapOutput, OutputEvent, TokenEvent
+from leapgen.output import LeapOutput
 from leapgen.protocol.chat import Beginning, Prompt, is_token_ids, parse, parse_beginnings, prompt_tokens, question_of
 from leapgen.protocol.group import Endings, Group
 from leapgen.protocol.prompts import TAGS, PromptSet
 from leapgen.protocol.text import Vocabulary, decode
-
-StreamEvent = TokenEvent | BlockEvent | FinishEvent | OutputEvent
-
-
-class GenerationFailed(RuntimeError):
-    """Something raised during a run. ``outputs`` holds what was generated; ``__cause__`` is what happened."""
-
-    def __init__(self, cause: BaseException, outputs: list[LeapOutput]) -> None:
-        super().__init__(f"{type(cause).__name__}: {cause}")
-        self.outputs = outputs
-
-
-class GenerationInterrupted(KeyboardInterrupt):
-    """Ctrl-C during a run. ``outputs`` holds what was generated; ``LeapGenerator.resume`` goes on from there."""
-
-    def __init__(self, outputs: list[LeapOutput]) -> None:
-        super().__init__("interrupted")
-        self.outputs = outputs
+from leapgen.session import Question, Run, Session
+from leapgen.stopping import Condition
 
 
 class LeapGenerator:
     """n reasoning paths on a transformers model that learn from each other (LeaP, arXiv 2505.07787).
+
+    Calls may come from several threads, and while other runs go on: all share the engine's steps, and each gets the tokens
+    it would get alone.
 
     Args:
         model: a causal language model of transformers; used as it is and left as it was.
@@ -78,9 +69,11 @@ class LeapGenerator:
             raise ValueError(f"the tokenizer has token ids up to {largest}, the model's embedding only {embeddings} rows: "
                              "they do not belong together, or model.resize_token_embeddings is due.")
         self.model = model
+        self.name = _name_of(model)  # what to load it by, as runs say it
         self.prompts = prompts or PromptSet()
         self.engine = Engine(model, engine)
         self.vocabulary = Vocabulary(self.tokenizer, tags=TAGS)
+        self._session = Session(model, self.engine)
 
     @classmethod
     def from_pretrained(cls, name: str, *, engine: EngineConfig | None = None, prompts: PromptSet | None = None,
@@ -93,15 +86,19 @@ class LeapGenerator:
         Raises:
             FileNotFoundError, ValueError: files of a bundled model are missing or damaged.
         """
-        name = model_path(name)
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForCausalLM.from_pretrained(name, **model_options).eval()
-        return cls(model, tokenizer, engine=engine, prompts=prompts)
+        path = model_path(name)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(path, **model_options).eval()
+        generator = cls(model, tokenizer, engine=engine, prompts=prompts)
+        if not os.path.isdir(name):
+            generator.name = name
+        return generator
 
     def generate(self, prompt: Prompt | Sequence[Prompt], n: int = 32, *, leap: LeapConfig | bool = True,
                  sampling: SamplingConfig | None = None, seed: int = 0,
-                 beginning: Beginning | Sequence[Beginning | None] | None = None,
-                 **options: Any) -> LeapOutput | list[LeapOutput]:
+                 beginning: Beginning | Sequence[Beginning | None] | None = None, until: Condition | None = None,
+                 callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
+                 checkpoint: str | os.PathLike | None = None, **options: Any) -> LeapOutput | list[LeapOutput]:
         """Runs n paths on a question, or on each of several questions side by side.
 
         Args:
@@ -114,6 +111,12 @@ class LeapGenerator:
             seed: of the random streams; of several equal prompts each next one gets the next seed.
             beginning: reasoning that all paths go on from (section 2.1 of the paper), as text or token ids; for a list of
                 prompts, a list of as many (None for none). It counts to the budget and to the interval.
+            until: a condition of ``leapgen.stopping``, or a callable that gets a ``Progress``, asked after every step; a
+                question stops where it holds, and keeps what there is.
+            callback: called with every event, as ``stream`` yields them.
+            progress: whether to show a bar; ``None`` shows one in notebooks.
+            checkpoint: a file (for a list of prompts a folder) that is written at every block and every minute, so that
+                ``resume`` can go on from it whatever happens; at the end it holds the output.
             options: fields of ``LeapConfig`` and ``SamplingConfig`` by name, on top of the two.
 
         Returns:
@@ -121,121 +124,99 @@ class LeapGenerator:
 
         Raises:
             ValueError, TypeError: an input or option that is not allowed; before any work.
+            UnsupportedModelError: the model was changed into one that cannot be served.
             GenerationFailed: an error during the run; carries the outputs so far.
             GenerationInterrupted: Ctrl-C; carries the outputs so far.
         """
-        outputs = {event.question: event.output
-                   for event in self.stream(prompt, n, leap=leap, sampling=sampling, seed=seed, beginning=beginning,
-                                            **options)
-                   if isinstance(event, OutputEvent)}
-        ordered = [outputs[i] for i in sorted(outputs)]
-        return ordered if parse(_without_tensor(prompt))[1] else ordered[0]
+        run = self.stream(prompt, n, leap=leap, sampling=sampling, seed=seed, beginning=beginning, until=until, **options)
+        several = parse(_without_tensor(prompt))[1]
+        outputs = follow(run, callback, progress, checkpoint, several)
+        return outputs if several else outputs[0]
 
     def stream(self, prompt: Prompt | Sequence[Prompt], n: int = 32, *, leap: LeapConfig | bool = True,
                sampling: SamplingConfig | None = None, seed: int = 0,
-               beginning: Beginning | Sequence[Beginning | None] | None = None, **options: Any) -> Iterator[StreamEvent]:
-        """As ``generate``, yielding tokens, blocks, finished paths and finished outputs as they come.
+               beginning: Beginning | Sequence[Beginning | None] | None = None, until: Condition | None = None,
+               **options: Any) -> Run:
+        """As ``generate``, yielding events as they come: tokens, segments, cuts, blocks, finished paths and outputs.
 
-        Inputs are checked when this is called, not when the first event is asked for. Closing the iterator ends the run.
+        Inputs are checked when this is called, not when the first event is asked for. The run can be stopped, closed, and
+        asked for its outputs while it goes on.
         """
         leap, sampling = self.settings(leap, sampling, options)
         if not isinstance(n, numbers.Integral) or isinstance(n, bool) or n < 1:
             raise ValueError(f"n={n!r} is not allowed: n must be an integer >= 1, the number of paths.")
         if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or not 0 <= seed < 1 << 63:
             raise ValueError(f"seed={seed!r} is not allowed: seed must be an integer in 0 .. 2**63 - 1.")
-        endings = self._endings(leap)
+        if until is not None and not callable(until):
+            raise TypeError(f"until must be a stop condition, such as leapgen.stopping.consensus(0.5), not {until!r:.80}.")
         prompts, several = parse(_without_tensor(prompt))
         beginnings = parse_beginnings(beginning, len(prompts) if several else None)
-        seen: Counter[tuple[int, ...]] = Counter()
-        groups, outputs = [], []
-        for index, one in enumerate(prompts):
-            tokens = self._prompt_tokens(one, leap, endings)
-            own_seed = int(seed) + seen[tuple(tokens)]
-            seen[tuple(tokens)] += 1
-            groups.append(self.group_class(self.engine, self.vocabulary, endings, self.prompts, leap, sampling, tokens,
-                                           int(n), own_seed, index,
-                                           self._beginning_tokens(beginnings[index], tokens, leap, endings)))
-            groups[-1].check_room()
-            question = decode(self.tokenizer, tokens) if is_token_ids(one) else question_of(one)
-            outputs.append(self._empty_output(question, own_seed, leap, sampling))
-        return self._run(groups, outputs)
+        with self._session.turn():
+            return self._session.run(self._questions(prompts, beginnings, int(n), leap, sampling, int(seed)), until)
 
-    def resume(self, output: LeapOutput, *, leap: LeapConfig | None = None,
-               sampling: SamplingConfig | None = None) -> LeapOutput:
+    def resume(self, output: LeapOutput | str | os.PathLike, *, leap: LeapConfig | None = None,
+               sampling: SamplingConfig | None = None, check: bool = True,
+               callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
+               checkpoint: str | os.PathLike | None = None) -> LeapOutput:
         """Goes on with an interrupted run from where it stopped; the tokens are those of a run never interrupted.
 
-        Settings come from the output. If it was run with callables of yours (similarity, router, processors), which a
-        file cannot hold, give the configs again.
+        Args:
+            output: a run, or the file it was saved in.
+            leap, sampling: settings come from the output; if it was run with callables of yours (similarity, router,
+                processors), which a file cannot hold, give the configs again.
+            check: refuse a model that is not the one the run was made with; False goes on with this one.
+            callback, progress, checkpoint: as for ``generate``.
+
+        Raises:
+            ValueError: another model, dtype or context made the run, or it has settings that a file cannot hold.
+            GenerationFailed, GenerationInterrupted: as for ``generate``.
         """
-        leap = leap or _config_from(LeapConfig, output.leap)
-        sampling = sampling or _config_from(SamplingConfig, output.sampling)
+        run = self.resume_stream(output, leap=leap, sampling=sampling, check=check)
+        return follow(run, callback, progress, checkpoint)[0]
+
+    def resume_stream(self, output: LeapOutput | str | os.PathLike, *, leap: LeapConfig | None = None,
+                      sampling: SamplingConfig | None = None, check: bool = True) -> Run:
+        """As ``resume``, yielding events; the first are the segments that the paths already have."""
+        if isinstance(output, (str, os.PathLike)):
+            output = LeapOutput.load(output)
+        if not isinstance(output, LeapOutput):
+            raise TypeError(f"output must be a LeapOutput or the file of one, not {output!r:.80}.")
+        leap = leap or config_from(LeapConfig, output.leap, "leap")
+        sampling = sampling or config_from(SamplingConfig, output.sampling, "sampling")
+        stated = output.made_with.get("prompts")
+        prompts = PromptSet(**stated) if stated else self.prompts
+        fresh = self._empty_output(output.question, output.seed, leap, sampling, prompts)
+        if check:
+            _check_made_with(output.made_with, fresh.made_with)
         prompt, *after = output.paths[0].segments
         beginning = after[0].token_ids if after and after[0].kind == "beginning" else ()
-        group = self.group_class(self.engine, self.vocabulary, self._endings(leap), self.prompts, leap, sampling,
-                                 prompt.token_ids, len(output.paths), output.seed, beginning=beginning)
-        fresh = self._empty_output(output.question, output.seed, leap, sampling)
-        for event in self._run([group], [fresh], earlier=output):
-            if isinstance(event, OutputEvent):
-                return event.output
-        raise AssertionError("a run ends with an OutputEvent")
+        with self._session.turn():
+            group = self.group_class(self.engine, self.vocabulary, self._endings(leap), prompts, leap, sampling,
+                                     prompt.token_ids, len(output.paths), output.seed, beginning=beginning)
+            return self._session.run([Question(group, fresh, output)])
 
-    # -- the run ----------------------------------------------------------------------------------------------------
+    def _questions(self, prompts: Sequence[Prompt], beginnings: Sequence[Beginning | None], n: int, leap: LeapConfig,
+                   sampling: SamplingConfig, seed: int) -> list[Question]:
+        endings, seen, questions = self._endings(leap), Counter[tuple[int, ...]](), []
+        for index, (prompt, beginning) in enumerate(zip(prompts, beginnings, strict=True)):
+            tokens = self._prompt_tokens(prompt, leap, endings)
+            own_seed = seed + seen[tuple(tokens)]
+            seen[tuple(tokens)] += 1
+            group = self.group_class(self.engine, self.vocabulary, endings, self.prompts, leap, sampling, tokens, n,
+                                     own_seed, index, self._beginning_tokens(beginning, tokens, leap, endings))
+            group.check_room()
+            text = decode(self.tokenizer, tokens) if is_token_ids(prompt) else question_of(prompt)
+            questions.append(Question(group, self._empty_output(text, own_seed, leap, sampling, self.prompts)))
+        return questions
 
-    def _run(self, groups: list[Group], outputs: list[LeapOutput],
-             earlier: LeapOutput | None = None) -> Iterator[StreamEvent]:
-        try:
-            with eval_mode(self.model):
-                yield from self._events(groups, outputs, earlier)
-        except KeyboardInterrupt as interrupt:
-            self._fill_all(outputs, groups)
-            raise GenerationInterrupted(outputs) from interrupt
-        except Exception as error:
-            self._fill_all(outputs, groups)
-            raise GenerationFailed(error, outputs) from error
-        finally:
-            for group in groups:
-                group.close()
-
-    def _events(self, groups: list[Group], outputs: list[LeapOutput], earlier: LeapOutput | None) -> Iterator[StreamEvent]:
-        """Steps the engine until every group is done. A group's block holds up its own paths only."""
-        for group in groups:
-            yield from group.start(*((earlier.paths, earlier.blocks) if earlier else ()))
-        pending = dict(enumerate(groups))
-        while pending:
-            events = self.engine.step()
-            self._attribute_time()
-            for event in events:
-                yield from event.sequence.owner.group.handle(event)
-            for index, group in list(pending.items()):
-                yield from group.advance()
-                if group.done:
-                    del pending[index]
-                    self._fill(outputs[index], group)
-                    group.close()
-                    yield OutputEvent(index, outputs[index])
-
-    def _fill_all(self, outputs: list[LeapOutput], groups: list[Group]) -> None:
-        for output, group in zip(outputs, groups, strict=True):
-            self._fill(output, group)
-
-    def _fill(self, output: LeapOutput, group: Group) -> None:
-        if not output.finished:
-            output.paths = group.outputs(unfinished="interrupted")
-            output.blocks, output.ledger, output.finished = list(group.blocks), group.ledger, group.done
-
-    def _attribute_time(self) -> None:
-        """Shares the step's time out over what its tokens were for."""
-        chunks = self.engine.last_step
-        total = sum(chunk.end - chunk.start for chunk in chunks)
-        for chunk in chunks:
-            path, count = chunk.sequence.owner, chunk.end - chunk.start
-            seconds = chunk.sequence.ledger.seconds
-            phase = path.group.phase(path, chunk.start, count)
-            seconds[phase] = seconds.get(phase, 0.0) + self.engine.last_step_seconds * count / total
-
-    def _empty_output(self, question: str, seed: int, leap: LeapConfig, sampling: SamplingConfig) -> LeapOutput:
-        return LeapOutput(question=question, paths=[], seed=seed, model=str(self.model.config.name_or_path),
-                          leap=plain_values(leap), sampling=plain_values(sampling))
+    def _empty_output(self, question: str, seed: int, leap: LeapConfig, sampling: SamplingConfig,
+                      prompts: PromptSet) -> LeapOutput:
+        return LeapOutput(question=question, paths=[], seed=seed, model=self.name, leap=plain_values(leap),
+                          sampling=plain_values(sampling),
+                          made_with={"dtype": str(self.model.dtype).removeprefix("torch."),
+                                     "context_length": self.engine.context_length,
+                                     "weights": weights_digest(self.model), "engine": plain_values(self.engine.config),
+                                     "prompts": dataclasses.asdict(prompts)})
 
     # -- inputs -----------------------------------------------------------------------------------------------------
 
@@ -325,8 +306,37 @@ def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
         raise ValueError(f"no tokenizer was given and none can be loaded from {name!r}: {error}. {hint}") from error
 
 
-def _config_from(config: type, values: Mapping[str, Any]) -> Any:
+def _name_of(model: PreTrainedModel) -> str:
+    """The model's own name; of a folder the whole path, so that it is found from everywhere."""
+    name = str(getattr(model.config, "name_or_path", "") or "")
+    return os.path.abspath(name) if name and os.path.isdir(name) else name
+
+
+def config_from(config: type, values: Mapping[str, Any], name: str) -> Any:
+    """A config from the values that ``plain_values`` made of one.
+
+    Raises:
+        ValueError: one of them was a callable; says which.
+    """
     known = inspect.signature(config).parameters
-    return config(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items() if name in known})
+    lost = [f"{key} ({item['callable']})" for key, value in values.items()
+            for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]
+    if lost:
+        raise ValueError(f"the run was made with callables of yours, which a file cannot hold: {', '.join(lost)}. "
+                         f"Give the config again: resume(output, {name}=...).")
+    return config(**{key: tuple(value) if isinstance(value, list) else value
+                     for key, value in values.items() if key in known})
 
 
+def _check_made_with(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Whether what decides about tokens is what it was.
+
+    Raises:
+        ValueError: names what differs.
+    """
+    said = {"dtype": "the model's dtype", "context_length": "positions a path may have (EngineConfig, KV pool)",
+            "weights": "the model's weights"}
+    differ = [f"{said[key]} ({before[key]}, now {now[key]})" for key in said if key in before and before[key] != now[key]]
+    if differ:
+        raise ValueError(f"the run was made with other values of {'; '.join(differ)}: its tokens would not go on as they "
+                         "began. Load what made it, or go on with this one by resume(output, check=False).")

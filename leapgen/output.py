@@ -16,7 +16,7 @@ Kind = Literal["prompt", "beginning", "own", "trigger", "summary", "comment", "f
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SAMPLED_KINDS = ("own", "summary", "answer")
 PHASES = ("prompt", "reason", "summarize", "comment", "answer")
-FORMAT = 1
+FORMAT = 2  # 1 had no made_with
 
 
 @dataclass
@@ -157,6 +157,7 @@ class LeapOutput:
     leap: dict[str, Any] = field(default_factory=dict)  # the settings, as plain values
     sampling: dict[str, Any] = field(default_factory=dict)
     finished: bool = False
+    made_with: dict[str, Any] = field(default_factory=dict)  # dtype, weights' digest, context length, engine, prompts
 
     @property
     def answers(self) -> list[str | None]:
@@ -231,8 +232,8 @@ class LeapOutput:
     def from_dict(cls, data: dict[str, Any]) -> LeapOutput:
         data = dict(data)
         version = data.pop("leapgen")
-        if version != FORMAT:
-            raise ValueError(f"it has format {version}, this version reads {FORMAT}")
+        if version not in range(1, FORMAT + 1):
+            raise ValueError(f"it has format {version}, this version reads up to {FORMAT}")
         data["paths"] = [PathOutput(**{**p, "segments": [Segment(**s) for s in p["segments"]]}) for p in data["paths"]]
         data["blocks"] = [_block_from(b) for b in data["blocks"]]
         data["ledger"] = Ledger(**data["ledger"])
@@ -272,41 +273,3 @@ def normalize_answer(answer: str) -> str:
         digits = text.lstrip("+-").replace(",", "").lstrip("0") or "0"
         text = "-" + digits if text.startswith("-") and digits != "0" else digits
     return text.casefold()
-
-
-# -- what a run tells while it goes on -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class TokenEvent:
-    """A path sampled a token. ``text`` is what it adds to the path's text (bytes of a character may wait for the rest)."""
-
-    question: int
-    path: int
-    kind: Kind
-    token: int
-    text: str
-
-
-@dataclass(frozen=True)
-class BlockEvent:
-    """A LeaP block was held: its summaries are routed."""
-
-    question: int
-    block: BlockRecord
-
-
-@dataclass(frozen=True)
-class FinishEvent:
-    """A path ended."""
-
-    question: int
-    path: PathOutput
-
-
-@dataclass(frozen=True)
-class OutputEvent:
-    """A question is done."""
-
-    question: int
-    output: LeapOutput

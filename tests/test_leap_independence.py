@@ -4,7 +4,7 @@ import pytest
 from leap_run import LEAP, QUESTION, SAMPLING, generator
 
 from leapgen import EngineConfig, GenerationFailed, GenerationInterrupted, LeapOutput
-from leapgen.output import TokenEvent
+from leapgen.events import TokenEvent
 
 SMALL = EngineConfig(page_size=4, kv_cache_bytes=1 << 25, max_step_tokens=64)
 

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 
 from leapgen.config import LeapConfig, SamplingConfig
 from leapgen.engine import Engine, Event, Sequence, Stream
-from leapgen.output import BlockEvent, BlockRecord, FinishEvent, Kind, Ledger, PathOutput, Route, Summary, TokenEvent
+from leapgen.events import BlockEvent, CutEvent, FinishEvent, GroupEvent, SegmentEvent, TokenEvent
+from leapgen.output import BlockRecord, Kind, Ledger, PathOutput, Route, Segment, Summary
 from leapgen.protocol.answers import extract_answer
-from leapgen.protocol.path import Draft, Path
+from leapgen.protocol.path import Path, PendingSummary
 from leapgen.protocol.prompts import SUMMARY_CLOSE, SUMMARY_OPEN, PromptSet
 from leapgen.protocol.room import check_room
 from leapgen.protocol.routing import route
 from leapgen.protocol.text import TextStream, Untrusted, Vocabulary
-
-GroupEvent = TokenEvent | BlockEvent | FinishEvent
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,12 @@ class Group:
         self.blocks = list(blocks)
         for output in paths:
             self.paths[output.index].restore(output)
-        events: list[GroupEvent] = []
+        events: list[GroupEvent] = [SegmentEvent(self.question, path.index, segment)
+                                    for path in self.paths for segment in path.segments]
         shared = [*self.prompt, *self.beginning]
         root = self.engine.add(shared, self.sampling, limit=len(shared) + 1, ledger=self.ledger)
         for path in self.paths:
-            if path.stage == "finished" and not self._may_share(path):
+            if path.stage == "finished" and not self._has_to_share(path):
                 continue
             path.sequence = self.engine.fork(root, stream=Stream(self.seed, path.index, path.branch))
             path.sequence.owner = path
@@ -74,7 +74,7 @@ class Group:
                 events += self._reason(path, tokens)
             elif path.stage == "answering":
                 said = len(path.segments[-1].token_ids) if path.segments[-1].kind == "answer" else 0
-                self._answer(path, tokens, max(self._answer_limit(path) - said, 1))
+                self._answer(path, tokens, self._answer_limit(path) - said)
             else:
                 self.engine.extend(path.sequence, tokens, limit=0)
         self.engine.release(root)
@@ -99,15 +99,16 @@ class Group:
     def close(self) -> None:
         """Gives every page back."""
         for path in self.paths:
-            for sequence in (path.sequence, path.draft.sequence if path.draft else None):
+            for sequence in (path.sequence, path.pending.sequence if path.pending else None):
                 if sequence is not None:
                     self.engine.release(sequence)
 
-    def phase(self, path: Path, start: int, count: int) -> str:
-        """What computing ``count`` tokens of this path from position ``start`` was for."""
+    def phase(self, sequence: Sequence, start: int, count: int) -> str:
+        """What computing ``count`` tokens of this sequence from position ``start`` was for."""
+        path: Path = sequence.owner
         if start < len(self.prompt) + len(self.beginning):
             return "prompt"
-        if path.draft is not None:
+        if sequence is not path.sequence:
             return "summarize"
         if path.stage == "answering":
             return "answer"
@@ -120,7 +121,7 @@ class Group:
         path: Path = event.sequence.owner
         if event.token is None:  # forced tokens are in, and nothing is to be sampled yet
             return []
-        if path.draft is not None:
+        if event.sequence is not path.sequence:
             return self._on_summary(path, event)
         if path.stage == "answering":
             return self._on_answer(path, event)
@@ -134,16 +135,16 @@ class Group:
         if event.finish == "stop":
             path.reason_end -= 1
             if event.token == self.endings.think_end_token:
-                return events + self._end_thinking(path)
-            return events + self._finish(path, "stop")
+                return events + self._conclude(path)
+            return events + self._conclude(path, "stop")
         if self.endings.think_end:
             found = path.find_new(self.endings.think_end)
             if found is not None:
                 path.reason_end = path.text.tokens_before(found)
-                return events + self._end_thinking(path)
+                return events + self._conclude(path)
         if any(path.find_new(text) is not None for text in self.leap.stop_strings):
-            return events + self._finish(path, "stop_string")
-        if self.leap.self_summarize and self._next_block() is not None and path.find_new(SUMMARY_OPEN) is not None:
+            return events + self._conclude(path, "stop_string")
+        if self.leap.self_summarize and self._joins_blocks(path) and path.find_new(SUMMARY_OPEN) is not None:
             path.opened_summary = True
             return events + self._wait(path)
         if event.finish == "limit":
@@ -157,19 +158,25 @@ class Group:
         self.engine.pause(path.sequence)
         return []
 
-    def _end_thinking(self, path: Path) -> list[GroupEvent]:
-        if not self.leap.write_answer or self._context_left(path) <= 0:
-            return self._finish(path, "stop")
-        self._answer(path, [], self._answer_limit(path))
-        return []
+    def _conclude(self, path: Path, reason: str | None = None) -> list[GroupEvent]:
+        """The path ends its thinking: for a ``reason`` that ends the path, or to go on to its answer.
+
+        From here on its summary is at hand for the blocks to come, however far its answer is: who takes part in a block
+        must follow from tokens, not from steps. For the same reason a path that skips blocks never shares.
+        """
+        path.concluded = not path.skips_blocks
+        if reason is None and self.leap.write_answer and self._context_left(path) > 0:
+            self._answer(path, [], self._answer_limit(path))
+            return []
+        return self._finish(path, reason or "stop")
 
     def _force_answer(self, path: Path) -> list[GroupEvent]:
         if not self.leap.force_answer or self._context_left(path) <= len(self._forced):
             return self._finish(path, "length")
         path.forced = True
-        path.inject("forced", self._forced)
+        segment = path.inject("forced", self._forced)
         self._answer(path, self._forced, self._answer_limit(path))
-        return []
+        return [SegmentEvent(self.question, path.index, segment)]
 
     def _on_answer(self, path: Path, event: Event) -> list[GroupEvent]:
         events: list[GroupEvent] = [self._note(path, event, "answer")]
@@ -180,7 +187,7 @@ class Group:
     def _finish(self, path: Path, reason: str) -> list[GroupEvent]:
         path.stage, path.finish_reason = "finished", reason
         path.answer = extract_answer(path.said())
-        if self._may_share(path):
+        if self._has_to_share(path):
             self.engine.pause(path.sequence)
         else:
             self.engine.release(path.sequence)
@@ -196,9 +203,8 @@ class Group:
     def _reason(self, path: Path, tokens: list[int]) -> list[GroupEvent]:
         """Gives the engine forced tokens and lets the path reason to its next block, or to the end of its budget."""
         count = min(self.leap.max_new_tokens - path.own_tokens, self._room(path) - len(tokens))
-        block = self._next_block()
-        if block is not None and not path.skips_blocks:
-            count = min(count, (block - self._round() + 1) * self.leap.interval - path.round_tokens)
+        if self._joins_blocks(path):
+            count = min(count, (self._next_block() - self._round() + 1) * self.leap.interval - path.round_tokens)
         if count <= 0:
             if tokens:
                 self.engine.extend(path.sequence, tokens, limit=0)
@@ -243,6 +249,9 @@ class Group:
             return held
         return self.leap.blocks[held] if held < len(self.leap.blocks) else None
 
+    def _joins_blocks(self, path: Path) -> bool:
+        return not path.skips_blocks and self._next_block() is not None
+
     def _round(self) -> int:
         """The interval the paths are in since the last block."""
         held = len(self.blocks)
@@ -251,7 +260,7 @@ class Group:
     def advance(self) -> list[GroupEvent]:
         """Begins a block when every live path waits for it; ends it when every summary is written."""
         if self._block is not None:
-            writing = any(path.draft is not None and not path.draft.done for path in self.paths)
+            writing = any(path.pending is not None and not path.pending.done for path in self.paths)
             return [] if writing else self._end_block()
         live = [path for path in self.paths if path.stage in ("reasoning", "waiting") and not path.skips_blocks]
         if live and all(path.stage == "waiting" for path in live):
@@ -263,30 +272,31 @@ class Group:
         events: list[GroupEvent] = []
         for path in waiting:
             if not path.opened_summary:
-                self._cut(path)
+                events += self._cut(path)
             opening = [] if path.opened_summary else self._opening(path.index, path.text, path.sequence.tokens)
             if self._room(path) > len(opening) + self.leap.summary_tokens + self._closing_size():
-                self._open_draft(path, path.text.copy(), opening, self.engine.fork(path.sequence))
+                events += self._open_summary(path, path.text.copy(), opening, self.engine.fork(path.sequence))
             else:  # no context left for a summary: it reasons on alone
                 path.skips_blocks, path.opened_summary = True, False
                 events += self._reason(path, [])
-        if any(path.draft for path in waiting):
+        if any(path.pending for path in waiting):
             self._block = BlockRecord(len(self.blocks))
             for path in self.paths:
-                if path.stage == "finished" and self._may_share(path) and not path.shared_summary and path.reason_end:
-                    self._draft_of_finished(path)
+                if self._has_to_share(path) and path.reason_end:
+                    events += self._summary_of_concluded(path)
         return events
 
-    def _cut(self, path: Path) -> None:
+    def _cut(self, path: Path) -> list[GroupEvent]:
         """Back to the last blank line of what the path itself said since the last block."""
         if not path.segments or path.segments[-1].kind != "own":
-            return
+            return []
         length = path.text.last_blank_line(len(path.text) - len(path.segments[-1].token_ids))
         cut = len(path.text) - length
-        if cut:
-            self.ledger.discarded += cut
-            self.engine.crop(path.sequence, len(path.sequence) - cut)
-            path.crop_last(cut)
+        if not cut:
+            return []
+        self.ledger.discarded += cut
+        self.engine.crop(path.sequence, len(path.sequence) - cut)
+        return [CutEvent(self.question, path.index, cut, path.crop_last(cut))]
 
     def _opening(self, index: int, text: TextStream, tokens: list[int]) -> list[int]:
         """Trigger and lead-in, drawn for this path and block, to follow these tokens."""
@@ -303,49 +313,54 @@ class Group:
                    for texts in (self.prompts.triggers, self.prompts.lead_ins)]
         return sum(longest) + 2 + self._closing_size()  # 2: a gap before, and a space between
 
-    def _open_draft(self, path: Path, text: TextStream, opening: list[int], twin: Sequence) -> None:
-        branch = len(self.blocks) + 1
+    def _open_summary(self, path: Path, text: TextStream, opening: list[int], twin: Sequence) -> list[GroupEvent]:
+        """Lets a fork write the summary; ``text`` is the path's up to where the fork begins."""
+        branch, first = len(self.blocks) + 1, len(text)
         twin.owner, twin.stream = path, Stream(self.seed, path.index, branch)
         twin.stop_tokens, twin.min_length = self.endings.reasoning, 0
         text.extend(opening)
-        path.draft = Draft(twin, text, opening, branch, start=text.text.rfind(SUMMARY_OPEN) + len(SUMMARY_OPEN))
+        path.pending = PendingSummary(twin, text, opening, branch, text.text.rfind(SUMMARY_OPEN) + len(SUMMARY_OPEN),
+                                      aside=path.concluded or not self.leap.keep_summary)
         self.engine.extend(twin, opening, limit=len(twin) + len(opening) + self.leap.summary_tokens)
+        trigger = Segment("trigger", opening, text.span(first, len(text)), len(self.blocks))
+        return [SegmentEvent(self.question, path.index, trigger, path.pending.aside)] if opening else []
 
-    def _draft_of_finished(self, path: Path) -> None:
-        """A finished path sums up from where its reasoning ended, on a fork; the path itself stays as it is."""
+    def _summary_of_concluded(self, path: Path) -> list[GroupEvent]:
+        """A path that concluded sums up from where its thinking ended, on a fork; the path itself stays as it is."""
         text, length = path.text.copy(), len(self.prompt) + path.reason_end
         text.crop(path.reason_end)
         opening = self._opening(path.index, text, path.sequence.tokens[:length])
-        if length + len(opening) + self.leap.summary_tokens <= self.engine.context_length:
-            twin = self.engine.fork(path.sequence)
-            self.engine.crop(twin, length)
-            self._open_draft(path, text, opening, twin)
+        if length + len(opening) + self.leap.summary_tokens > self.engine.context_length:
+            return []
+        twin = self.engine.fork(path.sequence)
+        self.engine.crop(twin, length)
+        return self._open_summary(path, text, opening, twin)
 
-    def _may_share(self, path: Path) -> bool:
-        """Whether a finished path stays at hand for later blocks."""
-        return self.leap.finished_share and self.leap.communicates and path.finish_reason in ("stop", "stop_string")
+    def _has_to_share(self, path: Path) -> bool:
+        """Whether a path that concluded is to write a summary for the others at the next block."""
+        return (self.leap.finished_share and self.leap.communicates and path.concluded and path.shared_summary is None)
 
     def _on_summary(self, path: Path, event: Event) -> list[GroupEvent]:
-        draft = path.draft
+        pending = path.pending
         if event.finish == "stop":  # an end token is no part of a summary
-            self.engine.crop(draft.sequence, len(draft.sequence) - 1)
+            self.engine.crop(pending.sequence, len(pending.sequence) - 1)
             self.ledger.discarded += 1
-            draft.done = True
+            pending.done = True
             return []
-        text = draft.append(event.token, event.logprob, event.sampling_logprob)
-        draft.closed = SUMMARY_CLOSE in draft.text.text[draft.start :]
-        if draft.closed or event.finish == "limit":
-            self.engine.pause(draft.sequence)
-            draft.done = True
-        return [TokenEvent(self.question, path.index, "summary", event.token, text)]
+        text = pending.append(event.token, event.logprob, event.sampling_logprob)
+        pending.closed = SUMMARY_CLOSE in pending.text.text[pending.start :]
+        if pending.closed or event.finish == "limit":
+            self.engine.pause(pending.sequence)
+            pending.done = True
+        return [TokenEvent(self.question, path.index, "summary", event.token, text, pending.aside)]
 
     def _end_block(self) -> list[GroupEvent]:
         """Routes the summaries and lets every path read what it was sent."""
         block = self._block
-        receivers = [path for path in self.paths if path.draft is not None and path.stage == "waiting"]
+        receivers = [path for path in self.paths if path.pending is not None and path.stage == "waiting"]
         for path in self.paths:
-            if path.draft is not None:
-                block.summaries[path.index] = path.draft.summary()
+            if path.pending is not None:
+                block.summaries[path.index] = path.pending.summary()
             elif path.shared_summary is not None:
                 block.summaries[path.index] = path.shared_summary
         texts = {index: summary.text for index, summary in block.summaries.items() if summary.text}
@@ -356,50 +371,54 @@ class Group:
         self.blocks.append(block)
         self._block = None
         for path in self.paths:
-            if path.draft is not None and path.stage == "finished":
+            if path.pending is not None and path.concluded:
                 path.shared_summary = block.summaries[path.index]
-                self._drop_draft(path)
+                self._drop_summary(path)
+                if path.stage == "finished":
+                    self.engine.release(path.sequence)
         events: list[GroupEvent] = [BlockEvent(self.question, block)]
         for path in receivers:
-            closing = self._settle_draft(path, block.index)
+            closing = self._settle_summary(path, block.index)
+            if closing:
+                events.append(SegmentEvent(self.question, path.index, path.segments[-1]))
             events += self._read(path, block, closing)
         return events
 
-    def _settle_draft(self, path: Path, block: int) -> list[int]:
+    def _settle_summary(self, path: Path, block: int) -> list[int]:
         """Keeps the summary in the path, or drops the fork; returns forced tokens that the engine has yet to get."""
         path.round_tokens = 0
         path.opened_summary = False
         if not self.leap.keep_summary:
-            self._drop_draft(path)
+            self._drop_summary(path)
             return []
-        draft, path.draft = path.draft, None
+        pending, path.pending = path.pending, None
         self.engine.release(path.sequence)
-        path.sequence, path.branch = draft.sequence, draft.branch
-        path.adopt(draft, block)
-        if draft.closed:
+        path.sequence, path.branch = pending.sequence, pending.branch
+        path.adopt(pending, block)
+        if pending.closed:
             return []
         closing = self.vocabulary.encode([f" {SUMMARY_CLOSE}"], after=path.sequence.tokens)
         path.inject("forced", closing, block)
         return closing
 
-    def _drop_draft(self, path: Path) -> None:
-        self.ledger.discarded += len(path.draft.tokens)
-        self.engine.release(path.draft.sequence)
-        path.draft = None
+    def _drop_summary(self, path: Path) -> None:
+        self.ledger.discarded += len(path.pending.tokens)
+        self.engine.release(path.pending.sequence)
+        path.pending = None
 
     def _read(self, path: Path, block: BlockRecord, closing: list[int]) -> list[GroupEvent]:
         """Injects what the path was sent: from as many peers as the context has room for."""
-        routes = block.routes[path.index]
+        routes, events = block.routes[path.index], []
         room = self._room(path) - len(closing)
         for count in range(len(routes), -1, -1):
             comment = self._comment(path, [block.summaries[r.peer] for r in routes[:count]], closing)
             if len(comment) < room:
-                path.inject("comment", comment, block.index)
+                events = [SegmentEvent(self.question, path.index, path.inject("comment", comment, block.index))]
                 break
         else:
             count, comment = 0, []
         block.routes[path.index] = routes[:count]
-        return self._reason(path, closing + comment)
+        return events + self._reason(path, closing + comment)
 
     def _comment(self, path: Path, peers: list[Summary], closing: list[int]) -> list[int]:
         frame = self.prompts.comment(len(peers))

@@ -16,14 +16,18 @@ Stage = Literal["reasoning", "waiting", "answering", "finished"]
 
 
 @dataclass
-class Draft:
-    """A summary being written on a fork of its path."""
+class PendingSummary:
+    """A summary being written on a fork of its path.
+
+    ``aside`` says that the fork will be dropped: what is said on it never becomes part of the path.
+    """
 
     sequence: Sequence
     text: TextStream  # the path's text, and on
     opening: list[int]  # trigger and lead-in
     branch: int  # of the random stream
     start: int  # character of the text where the summary begins
+    aside: bool
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float | None] = field(default_factory=list)
     sampling_logprobs: list[float | None] = field(default_factory=list)
@@ -50,12 +54,13 @@ class Path:
     text: TextStream
     segments: list[Segment] = field(default_factory=list)
     sequence: Sequence | None = None  # None before the start
-    draft: Draft | None = None
+    pending: PendingSummary | None = None
     stage: Stage = "reasoning"
     round_tokens: int = 0  # own tokens sampled since the last block, cut ones included
     own_tokens: int = 0  # own tokens sampled in all, cut ones included
     branch: int = 0  # of the random stream
     reason_end: int = 0  # tokens up to the end of reasoning
+    concluded: bool = False  # it ended its thinking itself, while it still took part in blocks
     forced: bool = False  # it was asked for its answer
     skips_blocks: bool = False  # the context has no room for another summary
     opened_summary: bool = False  # the model opened <summarize> itself
@@ -76,11 +81,12 @@ class Path:
         segment.text += new
         return new
 
-    def inject(self, kind: Kind, tokens: list[int], block: int | None = None) -> None:
+    def inject(self, kind: Kind, tokens: list[int], block: int | None = None) -> Segment:
         """Notes forced tokens."""
         start = len(self.text)
         self.text.extend(tokens)
         self.segments.append(Segment(kind, list(tokens), self.text.span(start, len(self.text)), block))
+        return self.segments[-1]
 
     def begin(self, tokens: list[int], interval: int) -> None:
         """Notes what it is to go on from. It counts as its own; intervals that end within it hold no block."""
@@ -88,24 +94,25 @@ class Path:
             self.inject("beginning", tokens)
             self.own_tokens, self.round_tokens, self.reason_end = len(tokens), len(tokens) % interval, len(self.text)
 
-    def crop_last(self, count: int) -> None:
-        """Takes the last ``count`` tokens off the last segment."""
-        segment = self.segments[-1]
+    def crop_last(self, count: int) -> str:
+        """Takes the last ``count`` tokens off the last segment; returns the text that goes with them."""
+        segment, text = self.segments[-1], self.text.text
         keep = len(segment.token_ids) - count
         for values in (segment.token_ids, segment.logprobs, segment.sampling_logprobs):
             del values[keep:]
         self.text.crop(len(self.text) - count)
         segment.text = self.text.span(len(self.text) - keep, len(self.text))
+        return text[len(self.text.text) :]
 
-    def adopt(self, draft: Draft, block: int) -> None:
-        """Makes the draft's summary part of the path."""
+    def adopt(self, pending: PendingSummary, block: int) -> None:
+        """Makes a summary part of the path."""
         first = len(self.text)
-        self.text = draft.text
-        middle = first + len(draft.opening)
-        if draft.opening:
-            self.segments.append(Segment("trigger", draft.opening, self.text.span(first, middle), block))
-        self.segments.append(Segment("summary", draft.tokens, self.text.span(middle, len(self.text)), block,
-                                     draft.logprobs, draft.sampling_logprobs))
+        self.text = pending.text
+        middle = first + len(pending.opening)
+        if pending.opening:
+            self.segments.append(Segment("trigger", pending.opening, self.text.span(first, middle), block))
+        self.segments.append(Segment("summary", pending.tokens, self.text.span(middle, len(self.text)), block,
+                                     pending.logprobs, pending.sampling_logprobs))
 
     def find_new(self, wanted: str) -> int | None:
         """Where the newest token completed ``wanted`` inside the last segment, as a character of ``text``; else None."""
@@ -126,7 +133,7 @@ class Path:
             segments=[Segment("prompt", list(prompt)), *copy.deepcopy(self.segments)],
             answer=self.answer, finish_reason=self.finish_reason or unfinished,
             state={"stage": self.stage, "round_tokens": self.round_tokens, "own_tokens": self.own_tokens,
-                   "branch": self.branch, "reason_end": self.reason_end, "forced": self.forced,
+                   "branch": self.branch, "reason_end": self.reason_end, "concluded": self.concluded, "forced": self.forced,
                    "skips_blocks": self.skips_blocks, "opened_summary": self.opened_summary,
                    "shared_summary": dataclasses.asdict(self.shared_summary) if self.shared_summary else None})
 

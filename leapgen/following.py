@@ -1,0 +1,41 @@
+"""Seeing a run through to its end: with a bar, a callback and checkpoints beside it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+
+from tqdm.auto import tqdm
+
+from leapgen.checkpoint import Checkpoint
+from leapgen.events import FinishEvent, StreamEvent, TokenEvent
+from leapgen.output import LeapOutput
+from leapgen.session import Run
+
+
+def follow(run: Run, callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
+           checkpoint: str | os.PathLike | None = None, several: bool = False) -> list[LeapOutput]:
+    """The run's outputs at its end. Arguments are those of ``LeapGenerator.generate``."""
+    if progress is None:
+        progress = "ipykernel" in sys.modules
+    with run, tqdm(unit=" tokens", desc="LeaP") if progress else nullcontext() as bar:
+        saved = Checkpoint(run, checkpoint, several) if checkpoint is not None else None
+        ended = 0
+        try:
+            for event in run:
+                if bar is not None:
+                    if isinstance(event, TokenEvent):
+                        bar.update()
+                    elif isinstance(event, FinishEvent):
+                        ended += 1
+                        bar.set_postfix_str(f"{ended} paths ended", refresh=False)
+                if callback is not None:
+                    callback(event)
+                if saved is not None:
+                    saved.update(event)
+        finally:
+            if saved is not None:
+                saved.save()
+        return run.outputs()

@@ -1,0 +1,304 @@
+"""One loop for all runs on an engine: whoever waits for an event steps the engine, for everybody."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from transformers import PreTrainedModel
+
+from leapgen.engine import Engine, Event
+from leapgen.engine.support import eval_mode
+from leapgen.events import OutputEvent, StreamEvent
+from leapgen.interrupts import Deferred
+from leapgen.output import LeapOutput
+from leapgen.protocol.group import Group
+from leapgen.stopping import Condition, Progress
+
+
+class GenerationFailed(RuntimeError):
+    """Something raised during a run. ``outputs`` holds what was generated; ``__cause__`` is what happened."""
+
+    def __init__(self, cause: BaseException, outputs: list[LeapOutput]) -> None:
+        super().__init__(f"{type(cause).__name__}: {cause}")
+        self.outputs = outputs
+        self.__cause__ = cause
+
+
+class GenerationInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a run. ``outputs`` holds what was generated; ``LeapGenerator.resume`` goes on from there."""
+
+    def __init__(self, outputs: list[LeapOutput]) -> None:
+        super().__init__("interrupted")
+        self.outputs = outputs
+
+
+class Question:
+    """A group of paths and the output it fills; ``earlier`` is the output to go on from."""
+
+    def __init__(self, group: Group, output: LeapOutput, earlier: LeapOutput | None = None) -> None:
+        self.group, self.output, self.earlier = group, output, earlier
+        self.open = True
+        self.began = 0.0
+
+    def start(self) -> list[StreamEvent]:
+        self.began = time.perf_counter()
+        return [*self.group.start(*((self.earlier.paths, self.earlier.blocks) if self.earlier else ()))]
+
+    def fill(self, unfinished: str) -> None:
+        """Brings the output up to date; paths that have not ended get ``unfinished`` as their finish reason."""
+        if self.open:
+            self.output.paths = self.group.outputs(unfinished)
+            self.output.blocks, self.output.ledger = list(self.group.blocks), self.group.ledger
+            self.output.finished = self.group.done
+
+    def end(self, unfinished: str) -> list[StreamEvent]:
+        """Frees the pages and says what there is."""
+        if not self.open:
+            return []
+        self.fill(unfinished)
+        self.open = False
+        self.group.close()
+        return [OutputEvent(self.group.question, self.output)]
+
+    def progress(self) -> Progress:
+        group = self.group
+        return Progress(time.perf_counter() - self.began, group.ledger.decoded, len(group.blocks),
+                        [path.answer for path in group.paths if path.stage == "finished"], len(group.paths))
+
+
+class Job:
+    """One call's questions, as the session works on them: in its turn, except for what a ``Run`` sets and takes."""
+
+    def __init__(self, questions: Sequence[Question], until: Condition | None) -> None:
+        self.questions, self.until = questions, until
+        self.events: deque[StreamEvent] = deque()
+        self.error: BaseException | None = None
+        self.ending: str | None = None  # asked to end, and what unfinished paths are to say then
+
+    @property
+    def ended(self) -> bool:
+        return not any(question.open for question in self.questions)
+
+    @property
+    def served(self) -> bool:
+        """Whether there is something to hand out: an event, an error, the end."""
+        return bool(self.events) or self.ended
+
+    def start(self) -> None:
+        for question in self.questions:
+            self.events += question.start()
+            self.handle(question, [])
+
+    def handle(self, question: Question, events: Sequence[Event]) -> None:
+        """What the engine did for a question. A block of one question holds up nobody else's paths."""
+        for event in events:
+            self.events += question.group.handle(event)
+        self.events += question.group.advance()
+        if question.group.done:
+            self.events += question.end("")
+        elif events and self.until is not None and self.until(question.progress()):
+            self.events += question.end("stopped")
+
+    def end(self, unfinished: str) -> None:
+        for question in self.questions:
+            self.events += question.end(unfinished)
+
+    def fail(self, error: BaseException, begun: bool = True) -> None:
+        """Ends the job. The error is raised once the events before it are taken; as it is, if nothing was begun."""
+        self.end("interrupted")
+        outputs = [question.output for question in self.questions]
+        if isinstance(error, KeyboardInterrupt):
+            self.error = GenerationInterrupted(outputs)
+        else:
+            self.error = GenerationFailed(error, outputs) if begun else error
+
+
+class Run(Iterator[StreamEvent]):
+    """The questions of one call while they are worked on: an iterator of events in the order they happened.
+
+    Its paths move whenever anybody asks the generator for events; they draw the same tokens whoever does. ``stop`` ends a
+    run and keeps what there is, ``close`` ends it without a word. Leaving a ``with`` block closes it, and so does losing it.
+    """
+
+    def __init__(self, session: Session, job: Job) -> None:
+        self._session, self._job, self._closed = session, job, False
+
+    def __next__(self) -> StreamEvent:
+        """The next event.
+
+        Raises:
+            GenerationFailed: an error during the run; carries the outputs so far.
+            GenerationInterrupted: Ctrl-C; carries the outputs so far.
+        """
+        job = self._job
+        if self._closed:
+            raise StopIteration
+        try:
+            while not job.served:
+                self._session.advance(job)
+        except KeyboardInterrupt as interrupt:
+            self.close()
+            raise GenerationInterrupted(self.outputs()) from interrupt
+        if job.events:
+            return job.events.popleft()
+        error, job.error = job.error, None
+        if error is not None:
+            raise error
+        raise StopIteration
+
+    def outputs(self) -> list[LeapOutput]:
+        """Each question's output as it stands now; those not finished can be saved and resumed."""
+        return [self.output(question) for question in range(len(self._job.questions))]
+
+    def output(self, question: int) -> LeapOutput:
+        """One question's output as it stands now."""
+        asked = self._job.questions[question]
+        if asked.open:
+            with self._session.turn():
+                asked.fill("interrupted")
+        return asked.output
+
+    def stop(self) -> None:
+        """Lets the run end with its next events: an ``OutputEvent`` for each question, as far as it has come."""
+        self._job.ending = "stopped"
+
+    def close(self) -> None:
+        """Ends the run and frees what it holds; no more events follow. Closing twice is allowed."""
+        self._closed = True
+        if not self._job.ended:
+            self._job.ending = "interrupted"
+            self._session.settle(self._job)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Session:
+    """Jobs on one engine, from any number of threads, each as if it were alone.
+
+    There is no thread of its own: the thread that waits for an event of its job takes its turn and steps the engine once,
+    for all jobs; the others find their events when they look. A step that has begun is finished before a signal is heard:
+    an interrupted run stands between two tokens, and the others go on.
+    """
+
+    def __init__(self, model: PreTrainedModel, engine: Engine) -> None:
+        self._model, self._engine = model, engine
+        self._jobs: list[Job] = []
+        self._homes: dict[Group, tuple[Job, Question]] = {}
+        self._changed = threading.Condition()
+        self._owner: int | None = None  # the thread whose turn it is
+        self._eval = ExitStack()
+
+    def run(self, questions: Sequence[Question], until: Condition | None = None) -> Run:
+        """A run that begins when its first event is asked for."""
+        return Run(self, Job(questions, until))
+
+    @contextmanager
+    def turn(self, needless: Callable[[], bool] = bool) -> Iterator[bool]:
+        """The right to use engine and tokenizer; waits for it until it is ``needless``, and says whether it was got.
+
+        Raises:
+            RuntimeError: the thread is in the middle of a step.
+        """
+        me, got = threading.get_ident(), False
+        if self._owner == me:
+            raise RuntimeError("this generator is in the middle of a step: what a step calls (a router, a similarity, a "
+                               "logits processor, a stop condition) cannot use it. Give it a LeapGenerator of its own.")
+        with Deferred() as signals:
+            try:
+                with self._changed:
+                    while self._owner is not None and not needless() and not signals.arrived:
+                        self._changed.wait()
+                    if self._owner is None and not signals.arrived:
+                        self._owner, got = me, True
+                yield got
+            finally:
+                if got:
+                    self._release()
+
+    def _release(self) -> None:
+        with self._changed:
+            self._owner = None
+            self._settle()
+            self._changed.notify_all()
+
+    def settle(self, job: Job) -> None:
+        """Ends a job that was asked to end: now, or with the turn that somebody has."""
+        with self._changed:
+            if job not in self._jobs:
+                job.end(job.ending)
+            elif self._owner is None:
+                self._settle()
+
+    def _settle(self) -> None:
+        for job in [job for job in self._jobs if job.ending]:
+            job.end(job.ending)
+        if any(job.ended for job in self._jobs):
+            self._jobs = [job for job in self._jobs if not job.ended]
+            self._homes = {group: home for group, home in self._homes.items() if not home[0].ended}
+            if not self._jobs:
+                self._eval.close()
+
+    def advance(self, job: Job) -> None:
+        """Steps the engine once, unless somebody else's turn serves the job first."""
+        with self.turn(needless=lambda: job.served) as got:
+            if not got or job.served:
+                return
+            if job not in self._jobs:
+                self._admit(job)
+            elif not job.ending:
+                self._step()
+
+    def _admit(self, job: Job) -> None:
+        if not self._jobs:
+            self._eval.enter_context(eval_mode(self._model))
+        self._jobs.append(job)
+        self._homes |= {question.group: (job, question) for question in job.questions}
+        try:
+            job.start()
+        except BaseException as error:
+            job.fail(error, begun=False)
+
+    def _step(self) -> None:
+        try:
+            events = self._engine.step()
+        except BaseException as error:  # no sequence has changed
+            concerned = getattr(error, "sequence", None)
+            for job in self._jobs if concerned is None else [self._home(concerned)[0]]:
+                job.fail(error)
+            return
+        self._attribute_time()
+        questions: dict[tuple[Job, Question], list[Event]] = {}
+        for event in events:
+            questions.setdefault(self._home(event.sequence), []).append(event)
+        for (job, question), own in questions.items():
+            if question.open:
+                try:
+                    job.handle(question, own)
+                except BaseException as error:
+                    job.fail(error)
+        if not events and not self._engine.last_step:
+            for job in self._jobs:
+                job.fail(RuntimeError("no path can go on, and not all have ended"))
+
+    def _home(self, sequence: object) -> tuple[Job, Question]:
+        return self._homes[sequence.owner.group]
+
+    def _attribute_time(self) -> None:
+        """Shares the step's time out over what its tokens were for."""
+        chunks = self._engine.last_step
+        total = sum(chunk.end - chunk.start for chunk in chunks)
+        for chunk in chunks:
+            sequence, count = chunk.sequence, chunk.end - chunk.start
+            phase, seconds = sequence.owner.group.phase(sequence, chunk.start, count), sequence.ledger.seconds
+            seconds[phase] = seconds.get(phase, 0.0) + self._engine.last_step_seconds * count / total
