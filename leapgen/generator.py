@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import numbers
 import os
@@ -216,7 +215,7 @@ class LeapGenerator:
                           made_with={"dtype": str(self.model.dtype).removeprefix("torch."),
                                      "context_length": self.engine.context_length,
                                      "weights": weights_digest(self.model), "engine": plain_values(self.engine.config),
-                                     "prompts": dataclasses.asdict(prompts)})
+                                     "prompts": plain_values(prompts)})
 
     # -- inputs -----------------------------------------------------------------------------------------------------
 

@@ -73,6 +73,17 @@ def test_tokens_are_the_same_whatever_the_steps(question, seed, draft_tokens, ma
     assert leap.engine.pool.num_used == 0
 
 
+@settings(max_examples=EXAMPLES)
+@given(question=st.integers(0, len(QUESTIONS) - 1), seed=st.integers(0, 3), steps=st.integers(1, 200))
+def test_a_stopped_run_resumes_to_the_same_tokens(question, seed, steps):
+    """Would catch: a resumed path that comes to a block a step earlier or later than it did, and is counted otherwise."""
+    leap = generator(4)
+    output = stopped_after(leap, steps, [QUESTIONS[question]], seed)[0]
+    if not output.finished:
+        output = leap.resume(LeapOutput.from_dict(output.to_dict()))
+    assert tokens(output) == alone(question, seed)
+
+
 def test_a_path_that_is_answering_shares():
     """Would catch: a block that leaves out who has ended its thinking and is still writing its answer."""
     shared = 0
