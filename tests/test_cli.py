@@ -7,7 +7,7 @@ import torch
 from leap_run import LEAP, QUESTION
 
 from leapgen import LeapOutput
-from leapgen.cli import main
+from leapgen.terminal.cli import main
 
 SMALL = ["--interval", "12", "--max-new-tokens", "36", "--summary-tokens", "10", "--answer-tokens", "6",
          "--max-answer-tokens", "8", "--no-explain", "--temperature", "1.0"]
