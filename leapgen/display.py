@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from leapgen.output import BlockEvent, FinishEvent, LeapOutput, PathOutput, TokenEvent, normalize_answer
-from leapgen.protocol.answers import extract_answer
+from leapgen.answers import extract_answer, normalize_answer
+from leapgen.output import BlockEvent, FinishEvent, LeapOutput, PathOutput, TokenEvent
 
 KIND_STYLES = {"beginning": "dim", "own": "", "trigger": "dim", "summary": "yellow", "comment": "cyan", "forced": "dim",
                "answer": "bold green"}

@@ -6,10 +6,10 @@ import random
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 
+from leapgen.answers import extract_answer
 from leapgen.config import LeapConfig, SamplingConfig
 from leapgen.engine import Engine, Event, Sequence, Stream
 from leapgen.output import BlockEvent, BlockRecord, FinishEvent, Kind, Ledger, PathOutput, Route, Summary, TokenEvent
-from leapgen.protocol.answers import extract_answer
 from leapgen.protocol.path import Draft, Path
 from leapgen.protocol.prompts import SUMMARY_CLOSE, SUMMARY_OPEN, PromptSet
 from leapgen.protocol.room import check_room
