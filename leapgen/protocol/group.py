@@ -350,8 +350,9 @@ class Group:
                 block.summaries[path.index] = path.shared_summary
         texts = {index: summary.text for index, summary in block.summaries.items() if summary.text}
         # A similarity or router of the user's may raise here: no path has changed yet.
-        routes = route(texts, [path.index for path in receivers], self.leap.router, self.leap.top_k_peers,
-                       self.leap.similarity, seed=f"{self.seed}/{block.index}")
+        answers = {path.index: extract_answer(path.said()) for path in self.paths}
+        routes = route(texts, answers, block.index, [path.index for path in receivers], self.leap.router,
+                       self.leap.top_k_peers, self.leap.similarity, seed=f"{self.seed}/{block.index}")
         block.routes = {index: [Route(*pair) for pair in chosen] for index, chosen in routes.items()}
         self.blocks.append(block)
         self._block = None
