@@ -14,7 +14,7 @@ from leapgen.protocol.path import Draft, Path
 from leapgen.protocol.prompts import SUMMARY_CLOSE, SUMMARY_OPEN, PromptSet
 from leapgen.protocol.room import check_room
 from leapgen.protocol.routing import route
-from leapgen.protocol.text import TextStream, Untrusted, Vocabulary
+from leapgen.protocol.text import Quoted, TextStream, Vocabulary
 
 GroupEvent = TokenEvent | BlockEvent | FinishEvent
 
@@ -406,7 +406,7 @@ class Group:
         frame = self.prompts.comment(len(peers))
         pieces = [_gap(path.text.text) + frame[0]]
         for summary, following in zip(peers, frame[1:], strict=True):
-            pieces += [Untrusted(summary.text), following]
+            pieces += [Quoted(summary.text), following]
         return self.vocabulary.encode(pieces, after=[*path.sequence.tokens, *closing])
 
 
