@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from leapgen.answers import extract_answer, normalize_answer
 from leapgen.events import BlockEvent, FinishEvent, TokenEvent
-from leapgen.output import LeapOutput, PathOutput, normalize_answer
-from leapgen.protocol.answers import extract_answer
+from leapgen.output import LeapOutput, PathOutput
 
 KIND_STYLES = {"beginning": "dim", "own": "", "trigger": "dim", "summary": "yellow", "comment": "cyan", "forced": "dim",
                "answer": "bold green"}
