@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import math
 import numbers
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -48,6 +49,27 @@ def _collection(config: Any, name: str, items: str, check: Callable[[Any], bool]
     values = tuple(int(v) if isinstance(v, numbers.Integral) and not isinstance(v, bool) else v for v in value)
     _require(all(check(item) for item in values), name, value, f"a collection of {items}")
     object.__setattr__(config, name, values)
+
+
+def required_arguments(function: Callable) -> int | None:
+    """How many arguments must be given to a function by position; None if it does not say, or needs one by name."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return None if any(p.kind is p.KEYWORD_ONLY for p in required) else len(required)
+
+
+def _takes(function: Any, arguments: int) -> bool:
+    """Whether it can be called with so many arguments, as far as it says."""
+    try:
+        inspect.signature(function).bind(*range(arguments))
+    except ValueError:  # it does not say
+        return True
+    except TypeError:
+        return False
+    return True
 
 
 def unknown_options(names: Collection[str], *configs: type) -> TypeError:
@@ -198,9 +220,11 @@ class LeapConfig:
         summary_tokens: tokens of a summary at most.
         top_k_peers: summaries a path receives at most.
         router: ``dispersed`` (Eq. 1), ``clustered`` (Eq. 2), ``hybrid`` (Eq. 3), ``random`` or ``all``, or a
-            callable ``(similarity by peer, k, random generator) -> peers``.
-        similarity: ``levenshtein`` (Eq. 4), ``indel`` (what the published code computes), or a callable
-            ``(str, str) -> float`` where 1 means equal.
+            callable ``(receiver, messages, k, random generator) -> senders`` in the order they are read; see
+            ``leapgen.protocol.routing.Message`` for what it is told.
+        similarity: ``levenshtein`` (Eq. 4), ``indel`` (what the published code computes), or a callable where 1 means
+            equal: ``(str, str) -> float`` for a pair, or ``(list of n str) -> [n, n]`` for all at once (embeddings, say).
+            Which it is follows from how many arguments it must be given.
         keep_summary: whether a path's own summary stays in it (published behaviour) or only peers see it.
         finished_share: whether paths that ended their thinking go on sharing; the published code drops them.
         self_summarize: the model opens ``<summarize>`` itself (LeaP-T models).
@@ -227,7 +251,7 @@ class LeapConfig:
     summary_tokens: int = 256
     top_k_peers: int = 4
     router: str | Callable[..., Sequence[int]] = "dispersed"
-    similarity: str | Callable[[str, str], float] = "levenshtein"
+    similarity: str | Callable[..., Any] = "levenshtein"
     keep_summary: bool = True
     finished_share: bool = False
     self_summarize: bool = False
@@ -256,10 +280,13 @@ class LeapConfig:
         _require(_is_int(self.min_new_tokens, 0), "min_new_tokens", self.min_new_tokens, "an integer >= 0")
         _require(self.min_new_tokens <= self.max_new_tokens, "min_new_tokens", self.min_new_tokens,
                  f"at most max_new_tokens={self.max_new_tokens}")
-        _require(callable(self.router) or (isinstance(self.router, str) and self.router in ROUTERS), "router", self.router,
-                 f"one of {', '.join(ROUTERS)}, or a callable (similarities of peers, k, rng) -> peers")
-        _require(callable(self.similarity) or (isinstance(self.similarity, str) and self.similarity in SIMILARITIES),
-                 "similarity", self.similarity, f"one of {', '.join(SIMILARITIES)}, or a callable (str, str) -> float")
+        _require(_takes(self.router, 4) if callable(self.router)
+                 else isinstance(self.router, str) and self.router in ROUTERS, "router", self.router,
+                 f"one of {', '.join(ROUTERS)}, or a callable (receiver, messages, k, rng) -> senders")
+        _require(required_arguments(self.similarity) in (1, 2) if callable(self.similarity)
+                 else isinstance(self.similarity, str) and self.similarity in SIMILARITIES, "similarity", self.similarity,
+                 f"one of {', '.join(SIMILARITIES)}, or a callable that must be given two arguments (str, str) -> float, or "
+                 "one (list of n str) -> [n, n]")
         _collection(self, "stop_token_ids", "integers >= 0", lambda token: _is_int(token, 0), single=True)
         _collection(self, "stop_strings", "non-empty strings", lambda text: isinstance(text, str) and text != "",
                     single=True)

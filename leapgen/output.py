@@ -7,11 +7,12 @@ import errno
 import json
 import math
 import os
-import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+from leapgen.answers import normalize_answer
 
 Kind = Literal["prompt", "beginning", "own", "trigger", "summary", "comment", "forced", "answer"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -273,14 +274,3 @@ def save_json(data: Any, path: str | os.PathLike) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def normalize_answer(answer: str) -> str:
-    """One spelling for answers that differ only in typesetting: ``042``, ``$42$`` and ``42.`` are ``42``."""
-    text = re.sub(r"\\[,!;: $]|\\left|\\right|\s|\$", "", answer).rstrip(".")
-    text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
-    text = re.sub(r"^\\(?:text|mathrm|mathbf)\{([^{}]*)\}$", r"\1", text).rstrip(".")
-    if re.fullmatch(r"[+-]?([0-9]+|[0-9]{1,3}(,[0-9]{3})+)", text):
-        digits = text.lstrip("+-").replace(",", "").lstrip("0") or "0"
-        text = "-" + digits if text.startswith("-") and digits != "0" else digits
-    return text.casefold()

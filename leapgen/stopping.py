@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from leapgen.output import normalize_answer
+from leapgen.answers import normalize_answer
 
 
 @dataclass(frozen=True)

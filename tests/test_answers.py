@@ -1,13 +1,14 @@
 """What a path answered, when two answers are one, and what a group's vote is."""
 
 import math
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leapgen.output import LeapOutput, PathOutput, Segment, normalize_answer
-from leapgen.protocol.answers import extract_answer
+from leapgen.answers import extract_answer, normalize_answer
+from leapgen.output import LeapOutput, PathOutput, Segment
 from leapgen.protocol.prompts import PromptSet
 
 BALANCED = st.recursive(st.sampled_from(["1", "x", " + ", "\\frac", "\\{", "\\}", "漢"]),
@@ -118,12 +119,63 @@ def test_a_full_stop_inside_text_and_an_escaped_dollar_are_typesetting_too(one, 
 
 
 @pytest.mark.parametrize(("one", "other"), [
+    ("\\text{(C)}", "C"), ("(C)", "C"), ("\\mathrm{C}", "C"), ("\\textbf{(c)}", "\\mathbf{C}"),
+    ("\\boxed{\\text{(C)}}", "c"), ("(1/2, 1/3)", "(\\frac12,\\frac13)"),
+    ("\\frac12", "\\frac{1}{2}"), ("1/2", "\\frac{1}{2}"), ("\\tfrac12", "1/2"), ("\\frac 1 2", "1 / 2"),
+    ("-\\frac{7}{3}", "-7/3"), ("\\frac\\pi2", "\\pi/2"), ("2\\sqrt3/3", "\\frac{2\\sqrt{3}}{3}"),
+    ("2 1/2", "2\\frac12"), ("x^{2}", "x^2"), ("90^\\circ", "90^{\\circ}"), ("\\sqrt{2}", "\\sqrt2"), ("1{,}000", "1000"),
+    ("1,\\!000", "1000"), ("\\(42\\)", "42"), ("\N{MINUS SIGN}5", "-5"), ("25\\%", "25%"), ("5\\text{ cm}", "5 cm"),
+    ("(1,2)", "\\left( 1 , 2 \\right)"), ("mill  egg", "\\text{mill egg}"),
+])
+def test_a_choice_a_fraction_and_a_number_have_one_spelling_each(one, other):
+    """Would catch: votes, and the filter of training data, split over how TeX lets one thing be written."""
+    assert normalize_answer(one) == normalize_answer(other)
+
+
+@pytest.mark.parametrize(("one", "other"), [
     ("42", "-42"), ("42", "420"), ("0.5", "5"), ("1,2", "12"), ("(1,2)", "(12)"), ("1,00", "100"),
     ("\\frac{1}{2}", "\\frac{2}{1}"), ("1.0", "10"), ("\\text{A}", "\\text{B}"), ("100", "1"), ("x_1", "x1"),
+    ("1,2", "1,200"), ("1, 200", "1,200"), ("(1,2)", "\\{1,2\\}"), ("(1,2)", "[1,2]"), ("(C)", "(C,D)"), ("(-1)", "1"),
+    ("2 1/2", "21/2"), ("1/2", "2/1"), ("1/2", "12"), ("\\frac12", "\\frac{12}{}"), ("\\frac{12}{3}", "\\frac123"),
+    ("2^{10}", "2^10"), ("x^{12}", "x^12"), ("1/2x", "\\frac{1}{2x}"), ("1/2", "2/4"), ("5\\text{ cm}", "5"),
+    ("\\Delta", "\\delta"), ("\\leftarrow", "arrow"), ("25\\%", "25"), ("\\mathbf{x}+x", "2x"), ("1/2.5", "\\frac{1}{2}.5"),
+    ("mill egg", "egg mill"),
 ])
 def test_answers_that_differ_stay_apart(one, other):
     """Would catch: a pair taken for a number with separators, trailing zeros or signs dropped."""
     assert normalize_answer(one) != normalize_answer(other)
+
+
+SPELLINGS = st.lists(st.sampled_from([
+    "1", "2", "12", "000", "x", "C", "\\frac", "\\dfrac", "\\sqrt", "\\pi", "\\Delta", "\\text", "\\mathrm", "\\boxed",
+    "\\left", "\\right", "\\", "\\,", "\\!", "\\ ", "\\$", "\\(", "\\)", "\\{", "\\}", "{", "}", "(", ")", "[", "]", "{,}",
+    ",", " ", ".", "/", "^", "_", "-", "+", "$", "~", "=", "\\%", "cm", "é", "İ"]), max_size=12).map("".join)
+
+
+@settings(max_examples=1000)
+@given(SPELLINGS)
+def test_a_normal_spelling_is_its_own(answer):
+    """Would catch: a group's vote that depends on whether an answer was normalized once or twice."""
+    assert normalize_answer(normalize_answer(answer)) == normalize_answer(answer)
+
+
+FRACTIONS = st.tuples(st.integers(0, 30), st.integers(1, 30))
+FORMS = st.sampled_from(["{}/{}", "\\frac{{{}}}{{{}}}", "\\dfrac{{{}}}{{{}}}", "$\\frac{{{}}} {{{}}}$", "{} / {}"])
+
+
+@settings(max_examples=300)
+@given(FRACTIONS, FRACTIONS, FORMS, FORMS)
+def test_two_fractions_are_one_only_if_their_digits_are(one, other, form, another):
+    """Would catch: a slash or a brace that moves from one number to the next."""
+    assert (normalize_answer(form.format(*one)) == normalize_answer(another.format(*other))) == (one == other)
+
+
+@pytest.mark.parametrize("part", ["1", "1/", "1/2,", "a", "\\a", "\\pi", "\\frac", "\\frac{", "\\text{", "$", " ", ", "])
+def test_a_path_that_repeats_itself_for_ever_is_normalized_at_once(part):
+    """Would catch: a pattern whose time explodes with the length of an answer, so that a finished run never ends."""
+    began = time.perf_counter()
+    normalize_answer(part * 2000 + "!")
+    assert time.perf_counter() - began < 2
 
 
 @settings(max_examples=100)

@@ -1,6 +1,7 @@
 """Settings: every wrong value is refused by name, every preset says what it stands for."""
 
 import dataclasses
+import functools
 import itertools
 import math
 from types import SimpleNamespace
@@ -164,11 +165,36 @@ def test_a_generator_of_blocks_is_read_once_and_kept():
 
 def test_a_router_of_the_users_own_can_be_set():
     """Would catch: a callable that ``route`` and ``resume`` speak of, refused by the config that leads there."""
-    def nobody(peers, k, rng):
+    def nobody(receiver, messages, k, rng):
         return []
 
     assert LeapConfig(router=nobody).router is nobody
     assert LeapConfig(similarity=math.dist).similarity is math.dist
+
+
+@pytest.mark.parametrize("similarity", [
+    lambda a, b: 1.0, lambda a, b, scale=2: 1.0, lambda texts: [], lambda texts, model=None: [], lambda texts, *rest: [],
+    lambda texts, **options: [], functools.partial(lambda model, texts: [], 3), functools.partial(lambda a, b, c: 1.0, c=3),
+    SimpleNamespace(compare=math.dist).compare,
+])
+def test_a_similarity_takes_a_pair_or_all_summaries(similarity):
+    """Would catch: a model bound as a default taken for the second of a pair."""
+    assert LeapConfig(similarity=similarity).similarity is similarity
+
+
+@pytest.mark.parametrize("similarity", [
+    lambda: 1.0, lambda a, b, c: 1.0, lambda *texts: 1.0, lambda a, b, *, model: 1.0, max])
+def test_a_similarity_whose_arguments_tell_nothing_is_refused_at_the_door(similarity):
+    """Would catch: a TypeError at the first block, hours into a run."""
+    with pytest.raises(ValueError, match=r"similarity=.*two arguments \(str, str\) -> float, or one"):
+        LeapConfig(similarity=similarity)
+
+
+@pytest.mark.parametrize("router", [lambda peers, k, rng: [], lambda: [], lambda a, b, c, d, e: [], lambda *, k: []])
+def test_a_router_that_cannot_be_called_is_refused_at_the_door(router):
+    """Would catch: the same; a router written for similarities alone."""
+    with pytest.raises(ValueError, match=r"router=.*\(receiver, messages, k, rng\) -> senders"):
+        LeapConfig(router=router)
 
 
 def test_numbers_of_numpy_are_numbers():

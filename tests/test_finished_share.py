@@ -17,7 +17,14 @@ from leapgen import EngineConfig, GenerationInterrupted, LeapConfig, LeapGenerat
 from leapgen.demo import MAZE_SETTINGS, MAZE_SHAPE
 from leapgen.maze import make_maze
 
-LEAP = LeapConfig(**MAZE_SETTINGS)
+
+def by_answer(receiver, messages, k, rng):
+    """A router that goes by what peers say: their answers so far must not depend on steps either."""
+    return [message.sender for message in sorted(messages, key=lambda message: (message.answer or "", message.sender))][:k]
+
+
+LEAPS = [LeapConfig(**MAZE_SETTINGS), LeapConfig(**MAZE_SETTINGS, router=by_answer)]
+LEAP = LEAPS[0]
 QUESTIONS = [make_maze(f"share/{i}", MAZE_SHAPE).question for i in range(8)]
 PATHS = 6
 EXAMPLES = int(os.environ.get("LEAPGEN_EXAMPLES", "20"))
@@ -36,12 +43,12 @@ def tokens(output: LeapOutput) -> list[list[int]]:
 
 
 @lru_cache
-def alone(question: int, seed: int) -> list[list[int]]:
-    output = generator().generate(QUESTIONS[question], PATHS, leap=LEAP, seed=seed)
-    return tokens(output)
+def alone(question: int, seed: int, config: LeapConfig = LEAP) -> list[list[int]]:
+    return tokens(generator().generate(QUESTIONS[question], PATHS, leap=config, seed=seed))
 
 
-def stopped_after(leap: LeapGenerator, steps: int, questions: list[str], seed: int) -> list[LeapOutput]:
+def stopped_after(leap: LeapGenerator, steps: int, questions: list[str], seed: int,
+                  config: LeapConfig = LEAP) -> list[LeapOutput]:
     step, count = leap.engine.step, itertools.count()
 
     def stopping_step() -> list:
@@ -51,7 +58,7 @@ def stopped_after(leap: LeapGenerator, steps: int, questions: list[str], seed: i
 
     leap.engine.step = stopping_step
     try:
-        return leap.generate(questions, PATHS, leap=LEAP, seed=seed)
+        return leap.generate(questions, PATHS, leap=config, seed=seed)
     except GenerationInterrupted as interrupted:
         return interrupted.outputs
     finally:
@@ -61,15 +68,15 @@ def stopped_after(leap: LeapGenerator, steps: int, questions: list[str], seed: i
 @settings(max_examples=EXAMPLES)
 @given(question=st.integers(0, len(QUESTIONS) - 1), seed=st.integers(0, 3), draft_tokens=st.sampled_from([0, 4, 8]),
        max_step_tokens=st.sampled_from([64, 2048]), pool=st.sampled_from([SMALL_POOL, LARGE_POOL]), batch=st.booleans(),
-       steps=st.none() | st.integers(1, 260))
-def test_tokens_are_the_same_whatever_the_steps(question, seed, draft_tokens, max_step_tokens, pool, batch, steps):
+       steps=st.none() | st.integers(1, 260), config=st.sampled_from(LEAPS))
+def test_tokens_are_the_same_whatever_the_steps(question, seed, draft_tokens, max_step_tokens, pool, batch, steps, config):
     """Would catch: a path that shares or not by how many steps its answer has taken when the others reach a block."""
     leap = generator(draft_tokens, max_step_tokens, pool)
     questions = [QUESTIONS[question], *([QUESTIONS[question - 1], QUESTIONS[question - 2]] if batch else [])]
-    output = stopped_after(leap, steps if steps is not None else 1 << 30, questions, seed)[0]
+    output = stopped_after(leap, steps if steps is not None else 1 << 30, questions, seed, config)[0]
     if not output.finished:
-        output = leap.resume(output)
-    assert tokens(output) == alone(question, seed)
+        output = leap.resume(output, leap=config)
+    assert tokens(output) == alone(question, seed, config)
     assert leap.engine.pool.num_used == 0
 
 

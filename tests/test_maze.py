@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leapgen.answers import extract_answer
 from leapgen.config import LeapConfig
 from leapgen.maze import Maze, Shape, make_maze
 from leapgen.maze.drawing import draw, plot, walked
@@ -17,7 +18,6 @@ from leapgen.maze.maze import NAMES
 from leapgen.maze.samples import IGNORED, Mix, SampleMaker
 from leapgen.maze.tokenizer import build_tokenizer
 from leapgen.maze.walk import Report, Walk
-from leapgen.protocol.answers import extract_answer
 from leapgen.protocol.chat import prompt_tokens
 from leapgen.protocol.prompts import TAGS, PromptSet
 from leapgen.protocol.text import Vocabulary

@@ -38,6 +38,15 @@ def byte_level(thinking: bool = False) -> PreTrainedTokenizerFast:
 
 
 @lru_cache
+def normalizing() -> PreTrainedTokenizerFast:
+    """The byte-level one behind NFKC, which makes ``</comment>`` of full-width signs; ``</think>`` is an added token."""
+    tokenizer = Tokenizer.from_str(byte_level(thinking=True).backend_tokenizer.to_str())
+    tokenizer.normalizer = normalizers.NFKC()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="<|im_end|>",
+                                   chat_template=CHAT_TEMPLATE)
+
+
+@lru_cache
 def sentencepiece_like() -> PreTrainedTokenizerFast:
     """BPE over ``▁`` words with byte fallback, which puts a space before whatever is encoded alone; no chat template."""
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))

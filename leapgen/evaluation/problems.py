@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leapgen.output import normalize_answer
+from leapgen.answers import normalize_answer
 
 QUESTION_FIELDS = ("problem", "question", "prompt")
 
@@ -23,7 +23,7 @@ class Problem:
     answer: str
 
     def is_solved_by(self, answer: str | None) -> bool:
-        """Whether an answer is the expected one, spelled as ``leapgen.output.normalize_answer`` spells it."""
+        """Whether an answer is the expected one, spelled as ``leapgen.answers.normalize_answer`` spells it."""
         return answer is not None and normalize_answer(answer) == normalize_answer(self.answer)
 
 

@@ -6,16 +6,16 @@ import random
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 
+from leapgen.answers import extract_answer
 from leapgen.config import LeapConfig, SamplingConfig
 from leapgen.engine import Engine, Event, Sequence, Stream
 from leapgen.events import BlockEvent, CutEvent, FinishEvent, GroupEvent, SegmentEvent, TokenEvent
 from leapgen.output import BlockRecord, Kind, Ledger, PathOutput, Route, Segment, Summary
-from leapgen.protocol.answers import extract_answer
 from leapgen.protocol.path import Path, PendingSummary
 from leapgen.protocol.prompts import SUMMARY_CLOSE, SUMMARY_OPEN, PromptSet
 from leapgen.protocol.room import check_room
 from leapgen.protocol.routing import route
-from leapgen.protocol.text import TextStream, Untrusted, Vocabulary
+from leapgen.protocol.text import Quoted, TextStream, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -365,8 +365,9 @@ class Group:
                 block.summaries[path.index] = path.shared_summary
         texts = {index: summary.text for index, summary in block.summaries.items() if summary.text}
         # A similarity or router of the user's may raise here: no path has changed yet.
-        routes = route(texts, [path.index for path in receivers], self.leap.router, self.leap.top_k_peers,
-                       self.leap.similarity, seed=f"{self.seed}/{block.index}")
+        answers = {path.index: extract_answer(path.thought()) for path in self.paths}
+        routes = route(texts, answers, block.index, [path.index for path in receivers], self.leap.router,
+                       self.leap.top_k_peers, self.leap.similarity, seed=f"{self.seed}/{block.index}")
         block.routes = {index: [Route(*pair) for pair in chosen] for index, chosen in routes.items()}
         self.blocks.append(block)
         self._block = None
@@ -424,7 +425,7 @@ class Group:
         frame = self.prompts.comment(len(peers))
         pieces = [_gap(path.text.text) + frame[0]]
         for summary, following in zip(peers, frame[1:], strict=True):
-            pieces += [Untrusted(summary.text), following]
+            pieces += [Quoted(summary.text), following]
         return self.vocabulary.encode(pieces, after=[*path.sequence.tokens, *closing])
 
 

@@ -122,6 +122,10 @@ class Path:
         found = self.text.text.find(wanted, max(begin, previous - len(wanted) + 1))
         return found if found >= 0 else None
 
+    def thought(self) -> str:
+        """The path's own words of reasoning: the same at a block, however far an answer is that follows them."""
+        return "".join(s.text for s in self.segments if s.kind in ("beginning", "own"))
+
     def said(self) -> str:
         """The path's own words, and the phrase that asked for its answer; no peer's."""
         return "".join(s.text for s in self.segments if s.kind in ("beginning", "own", "forced", "answer"))

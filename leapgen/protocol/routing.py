@@ -4,72 +4,111 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from rapidfuzz.distance import Indel, Levenshtein
 from rapidfuzz.process import cdist
 
-# A router gets the receiver's similarity to each peer (the receiver itself is not among them), how many to choose, and
-# a random generator; it returns peers in the order they are read.
-Router = Callable[[Mapping[int, float], int, random.Random], Sequence[int]]
+from leapgen.config import required_arguments
+
+
+@dataclass(frozen=True)
+class Message:
+    """A path's summary at a block, as a router sees it."""
+
+    sender: int  # the path's index
+    text: str  # "" if it wrote none
+    block: int
+    answer: str | None  # the last one the path stated by then
+    similarity: float | None  # to the receiver's summary; None where the receiver wrote none, and for its own message
+
+
+# (receiver, messages, k, rng) -> senders in the order they are read. The receiver is its own message; the others are in the
+# order of their senders, and those of paths that wrote nothing are left out.
+Router = Callable[[Message, Sequence[Message], int, random.Random], Sequence[int]]
+Similarity = str | Callable[[str, str], float] | Callable[[Sequence[str]], Any]
 
 SCORERS = {"levenshtein": Levenshtein.normalized_similarity, "indel": Indel.normalized_similarity}
 
 
-def similarities(summaries: Sequence[str], similarity: str | Callable[[str, str], float]) -> np.ndarray:
-    """All pairs, [n, n] float64, 1 where equal.
+def similarities(summaries: Sequence[str], similarity: Similarity) -> np.ndarray:
+    """All pairs, [n, n] float64, 1 where equal; row i has what summary i is compared with.
 
     ``levenshtein`` is Eq. 4, ``1 - lev(a, b) / max(|a|, |b|)`` on characters; ``indel`` allows no substitutions, which
-    is what the published code computes (``Levenshtein.ratio``).
+    is what the published code computes (``Levenshtein.ratio``). A callable of two arguments compares a pair, one of one
+    argument gets all summaries and returns the whole matrix.
+
+    Raises:
+        ValueError: a callable returned another shape than [n, n], something that is no number, or NaN.
     """
-    if callable(similarity):
-        return np.array([[1.0 if i == j else float(similarity(a, b)) for j, b in enumerate(summaries)]
-                         for i, a in enumerate(summaries)]).reshape(len(summaries), len(summaries))
-    return cdist(summaries, summaries, scorer=SCORERS[similarity], dtype=np.float64)
+    if isinstance(similarity, str):
+        return cdist(summaries, summaries, scorer=SCORERS[similarity], dtype=np.float64)
+    count = len(summaries)
+    if count < 2:  # nobody to compare with
+        return np.ones((count, count))
+    if required_arguments(similarity) == 1:
+        values = similarity(summaries)
+    else:
+        values = [[1.0 if i == j else similarity(a, b) for j, b in enumerate(summaries)] for i, a in enumerate(summaries)]
+    name = getattr(similarity, "__qualname__", type(similarity).__name__)
+    try:
+        matrix = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"similarity {name} returned something else than numbers: {error}.") from error
+    if matrix.shape != (count, count):
+        raise ValueError(f"similarity {name} returned shape {list(matrix.shape)}; for {count} summaries it must be "
+                         f"[{count}, {count}].")
+    if np.isnan(matrix).any():
+        row, column = np.argwhere(np.isnan(matrix))[0]
+        raise ValueError(f"similarity {name} returned NaN for {summaries[row]!r:.80} and {summaries[column]!r:.80}.")
+    return matrix
 
 
-def dispersed(peers: Mapping[int, float], k: int, rng: random.Random) -> list[int]:
+def dispersed(receiver: Message, messages: Sequence[Message], k: int, rng: random.Random) -> list[int]:
     """Eq. 1: the k least similar."""
-    return sorted(peers, key=lambda peer: (peers[peer], peer))[:k]
+    return [m.sender for m in sorted(messages, key=lambda m: (m.similarity or 0.0, m.sender))[:k]]
 
 
-def clustered(peers: Mapping[int, float], k: int, rng: random.Random) -> list[int]:
+def clustered(receiver: Message, messages: Sequence[Message], k: int, rng: random.Random) -> list[int]:
     """Eq. 2: the k most similar."""
-    return sorted(peers, key=lambda peer: (-peers[peer], peer))[:k]
+    return [m.sender for m in sorted(messages, key=lambda m: (-(m.similarity or 0.0), m.sender))[:k]]
 
 
-def hybrid(peers: Mapping[int, float], k: int, rng: random.Random) -> list[int]:
+def hybrid(receiver: Message, messages: Sequence[Message], k: int, rng: random.Random) -> list[int]:
     """Eq. 3: the k/2 most similar and the k/2 least similar of the others (the odd one, if any, is dissimilar)."""
-    similar = clustered(peers, k // 2, rng)
-    others = {peer: value for peer, value in peers.items() if peer not in similar}
-    return similar + dispersed(others, k - k // 2, rng)
+    similar = clustered(receiver, messages, k // 2, rng)
+    others = [m for m in messages if m.sender not in similar]
+    return similar + dispersed(receiver, others, k - k // 2, rng)
 
 
-def uniform(peers: Mapping[int, float], k: int, rng: random.Random) -> list[int]:
+def uniform(receiver: Message, messages: Sequence[Message], k: int, rng: random.Random) -> list[int]:
     """k peers at random (appendix C.1)."""
-    return rng.sample(sorted(peers), min(k, len(peers)))
+    return rng.sample(sorted(m.sender for m in messages), min(k, len(messages)))
 
 
-def everyone(peers: Mapping[int, float], k: int, rng: random.Random) -> list[int]:
+def everyone(receiver: Message, messages: Sequence[Message], k: int, rng: random.Random) -> list[int]:
     """All peers, whatever k."""
-    return sorted(peers)
+    return sorted(m.sender for m in messages)
 
 
 ROUTERS: dict[str, Router] = {"dispersed": dispersed, "clustered": clustered, "hybrid": hybrid, "random": uniform,
                               "all": everyone}
 
 
-def route(summaries: Mapping[int, str], receivers: Sequence[int], router: str | Router, k: int,
-          similarity: str | Callable[[str, str], float], seed: str) -> dict[int, list[tuple[int, float | None]]]:
+def route(summaries: Mapping[int, str], answers: Mapping[int, str | None], block: int, receivers: Sequence[int],
+          router: str | Router, k: int, similarity: Similarity, seed: str) -> dict[int, list[tuple[int, float | None]]]:
     """For each receiver the peers whose summaries it gets, with their similarity to its own.
 
     Args:
         summaries: text by path index; a path without one sends nothing.
+        answers: what each path last stated as its answer; may lack paths.
         receivers: paths to choose peers for; one without a summary of its own counts as equally like everybody.
         seed: makes ``random`` routing repeatable.
 
     Raises:
-        ValueError: a router of the user's chose the receiver, an unknown peer or one twice.
+        ValueError: a router of the user's chose the receiver, an unknown peer or one twice; see also ``similarities``.
     """
     choose = ROUTERS[router] if isinstance(router, str) else router
     senders = sorted(summaries)
@@ -77,11 +116,13 @@ def route(summaries: Mapping[int, str], receivers: Sequence[int], router: str | 
     row_of = {path: row for row, path in enumerate(senders)}
     routes: dict[int, list[tuple[int, float | None]]] = {}
     for receiver in receivers:
-        own = row_of.get(receiver)
-        peers = {path: float(matrix[own, row]) if own is not None else 0.0
-                 for path, row in row_of.items() if path != receiver}
-        chosen = list(choose(peers, k, random.Random(f"{seed}/{receiver}")))
+        row = row_of.get(receiver)
+        own = Message(receiver, summaries.get(receiver, ""), block, answers.get(receiver), None)
+        peers = {path: Message(path, summaries[path], block, answers.get(path),
+                               float(matrix[row, column]) if row is not None else None)
+                 for path, column in row_of.items() if path != receiver}
+        chosen = list(choose(own, list(peers.values()), k, random.Random(f"{seed}/{receiver}")))
         if len(set(chosen)) != len(chosen) or not set(chosen) <= set(peers):
             raise ValueError(f"the router chose peers {chosen} for path {receiver}; allowed are {sorted(peers)}, each once.")
-        routes[receiver] = [(peer, peers[peer] if own is not None else None) for peer in chosen]
+        routes[receiver] = [(peers[peer].sender, peers[peer].similarity) for peer in chosen]
     return routes

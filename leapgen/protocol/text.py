@@ -14,11 +14,16 @@ ANCHORS = ("a", ".", ")", "\n", "1")
 THINKING_MARKERS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"),
                     ("<|begin_of_thought|>", "<|end_of_thought|>"))
 _BLANK_LINE_AT_END = re.compile(r"\n[ \t]*\n\s*\Z")
+_LINE_END = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _CONTROL = re.compile(r"[<\[|].*[>\]|]", re.DOTALL)
 
 
 class Untrusted(str):
     """Text from a peer: whatever it spells must arrive as plain text, never as a special token or a tag of ours."""
+
+
+class Quoted(Untrusted):
+    """Untrusted text that stands between double quotes: it neither closes them nor begins a line."""
 
 
 class TextStream:
@@ -117,6 +122,12 @@ def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
     return tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False) if tokens else ""
 
 
+def between_quotes(text: str) -> str:
+    """As it can stand between double quotes: its own become “ and ”, and lines after the first are indented."""
+    text = re.sub(r"\n(?!\n|  |\Z)", "\n  ", _LINE_END.sub("\n", text))
+    return re.sub(r'(^|[\s(\[{])"', r"\1“", text).replace('"', "”")
+
+
 @dataclass
 class Vocabulary:
     """What the protocol needs to know of a tokenizer.
@@ -139,14 +150,14 @@ class Vocabulary:
     def encode(self, pieces: Iterable[str], after: Sequence[int]) -> list[int]:
         """Token ids that continue ``after`` with the pieces' text.
 
-        ``Untrusted`` pieces never yield a control token and never spell a tag; other pieces may, on purpose.
+        ``Untrusted`` pieces never yield a control token and never spell a tag, ``Quoted`` ones no double quote either;
+        other pieces may, on purpose.
         """
         ids = list(after[-2 * CONTEXT_TOKENS :])
         known = len(ids)
         for piece in pieces:
             if isinstance(piece, Untrusted):
-                for part in self._plain_parts(piece):
-                    ids += self._plain(part, ids)
+                ids += self._untrusted(piece, ids)
             else:
                 for part in self._split_control(piece):
                     ids += [self.control[part]] if part in self.control else self._continue(part, ids)
@@ -159,19 +170,47 @@ class Vocabulary:
         contents = sorted(self.control, key=len, reverse=True)
         return [part for part in re.split(f"({'|'.join(map(re.escape, contents))})", text) if part]
 
+    def _untrusted(self, piece: Untrusted, context: Sequence[int]) -> list[int]:
+        """What the ids decode to is looked at, too: a tokenizer's normalisation may make a tag of full-width signs."""
+        text = self._safe(piece, piece)
+        for _ in range(2):
+            ids = self._plain(text, context)
+            read = self._read(ids, context)
+            text = self._safe(read, piece)
+            if text == read:
+                return ids
+        return self._plain(re.sub(r'[<>"\s]+', " ", read), context)  # a tokenizer that undoes it
+
+    def _read(self, ids: Sequence[int], context: Sequence[int]) -> str:
+        """What tokens add to the text of a context."""
+        context = tail(self.tokenizer, context)
+        before, text = decode(self.tokenizer, context), decode(self.tokenizer, [*context, *ids])
+        return text[len(before) :] if text.startswith(before) else decode(self.tokenizer, ids)
+
+    def _safe(self, text: str, piece: Untrusted) -> str:
+        """The text of a piece with its tags broken up and, if it is quoted, kept within its quotes."""
+        for tag in self.tags:
+            text = re.sub(re.escape(tag), lambda match: match[0][0] + " " + match[0][1:], text, flags=re.IGNORECASE)
+        return between_quotes(text) if isinstance(piece, Quoted) else text
+
     def _plain(self, text: str, context: Sequence[int]) -> list[int]:
-        """A continuation without control tokens, also where the tokenizer's normalisation would make one."""
+        """A continuation without control tokens."""
+        ids: list[int] = []
+        for part in self._plain_parts(text):
+            ids += self._plain_part(part, [*context, *ids])
+        return ids
+
+    def _plain_part(self, text: str, context: Sequence[int]) -> list[int]:
+        """By characters where the tokenizer's normalisation would make a control token."""
         ids = self._continue(text, context)
         if len(text) > 1 and not set(self.control.values()).isdisjoint(ids):
             ids = []
             for character in text:
-                ids += self._plain(character, [*context, *ids])
+                ids += self._plain_part(character, [*context, *ids])
         return ids
 
     def _plain_parts(self, text: str) -> list[str]:
         """Splits after the first character of everything that would become a control token."""
-        for tag in self.tags:
-            text = re.sub(re.escape(tag), lambda match: match[0][0] + " " + match[0][1:], text, flags=re.IGNORECASE)
         spelled = [content for content in self.control if len(content) > 1 and content in text]
         if not spelled:
             return [text]

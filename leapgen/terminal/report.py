@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from leapgen.output import LeapOutput, PathOutput, normalize_answer
-from leapgen.protocol.answers import extract_answer
+from leapgen.answers import extract_answer, normalize_answer
+from leapgen.output import LeapOutput, PathOutput
 
 ANSWERS = 4  # rows of the tally
 STAGES = 5  # rows of what changed

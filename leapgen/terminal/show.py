@@ -12,7 +12,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from leapgen.output import BlockRecord, LeapOutput, PathOutput, normalize_answer
+from leapgen.answers import normalize_answer
+from leapgen.output import BlockRecord, LeapOutput, PathOutput
 from leapgen.terminal.pager import paged
 from leapgen.terminal.report import answer_groups, brief, claims, headline, one_line, overview, short, vote
 from leapgen.terminal.screen import Screen
