@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from leapgen.output import LeapOutput
 from leapgen.terminal.checkpoints import Checkpoints
 from leapgen.terminal.progress import Progress
-from leapgen.terminal.report import brief, overview, short
+from leapgen.terminal.report import brief, overview
 from leapgen.terminal.screen import Screen
 from leapgen.terminal.show import print_paths
 from leapgen.terminal.signals import Signals
@@ -64,7 +64,7 @@ def conclude(outputs: Sequence[LeapOutput], files: Sequence[Path], saved: Path, 
     several = saved.is_dir()
     if options.quiet:
         for output in outputs:
-            screen.out.print(short(output.majority(), 10_000), markup=False, highlight=False, soft_wrap=True)
+            screen.out.print(output.majority() or "", markup=False, highlight=False, soft_wrap=True)
         return
     if several:
         overview(outputs, files, screen.out)

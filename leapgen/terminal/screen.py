@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 
-class _ErrorConsole(Console):
+class _Console(Console):
     def on_broken_pipe(self) -> None:
         raise  # called while the error is handled; rich would exit, in the middle of a run
 
@@ -27,7 +27,7 @@ class Screen:
     """
 
     def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
-        self.out, self.err = Console(), _ErrorConsole(stderr=True)
+        self.out, self.err = _Console(), _Console(stderr=True)
         self.quiet, self.verbose = quiet, verbose
         self._adopted: list[tuple[logging.Logger, list[logging.Handler], bool]] = []
 
