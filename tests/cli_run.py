@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import count
 
 from leap_run import QUESTION
 
@@ -10,7 +11,7 @@ from leapgen.engine import Engine
 from leapgen.terminal.cli import main
 
 SMALL = ["--interval", "12", "--max-new-tokens", "36", "--summary-tokens", "10", "--answer-tokens", "6",
-         "--max-answer-tokens", "8", "--no-explain", "--temperature", "1.0"]
+         "--max-answer-tokens", "8", "--no-explain", "--temperature", "1.0", "--draft-tokens", "0"]  # as many steps every time
 
 
 def run(folder, save, *options, question=(QUESTION,)):
@@ -18,12 +19,12 @@ def run(folder, save, *options, question=(QUESTION,)):
 
 
 def at_step(monkeypatch, number, action):
-    """Has ``action`` called in the middle of the run's ``number``-th step."""
-    step, steps = Engine.step, iter(range(number))
+    """Has ``action`` called in the middle of the ``number``-th step from now; returns what undoes that."""
+    step, steps = Engine.step, count(1)
 
     def watched(self):
         events = step(self)
-        if next(steps, None) is None:
+        if next(steps) == number:
             action()
         return events
 
