@@ -19,7 +19,7 @@ from leapgen.output import BlockEvent, FinishEvent, LeapOutput, OutputEvent, Tok
 from leapgen.protocol.chat import Beginning, Prompt, is_token_ids, parse, parse_beginnings, prompt_tokens, question_of
 from leapgen.protocol.group import Endings, Group
 from leapgen.protocol.prompts import TAGS, PromptSet
-from leapgen.protocol.text import Vocabulary, decode
+from leapgen.protocol.text import Plain, Vocabulary, decode
 
 StreamEvent = TokenEvent | BlockEvent | FinishEvent | OutputEvent
 
@@ -286,7 +286,7 @@ class LeapGenerator:
         if beginning is None:
             return []
         if isinstance(beginning, str):
-            tokens, text = self.vocabulary.encode([beginning], after=prompt), beginning
+            tokens, text = self.vocabulary.encode([Plain(beginning)], after=prompt), beginning
         else:
             self._check_tokens("beginning", beginning)
             tokens, text = list(beginning), decode(self.tokenizer, beginning)
