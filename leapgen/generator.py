@@ -110,7 +110,7 @@ class LeapGenerator:
             n: paths for each question.
             leap: the protocol's settings; ``False`` for independent paths with the plain prompt.
             sampling: how tokens are drawn; by default the paper's values, with those the model's ``generation_config``
-                states in their place.
+                states, and then ``leap.sampling_defaults``, in their place.
             seed: of the random streams; of several equal prompts each next one gets the next seed.
             beginning: reasoning that all paths go on from (section 2.1 of the paper), as text or token ids; for a list of
                 prompts, a list of as many (None for none). It counts to the budget and to the interval.
@@ -249,10 +249,11 @@ class LeapGenerator:
         leap_options, sampling_options = split_options(dict(options or {}), LeapConfig, SamplingConfig)
         if isinstance(leap, bool):
             leap = LeapConfig() if leap else LeapConfig.independent()
-        if sampling is None:
-            sampling = SamplingConfig.from_generation_config(self.model.generation_config)
         if not isinstance(leap, LeapConfig):
             raise TypeError(f"leap must be True, False or a LeapConfig, not {leap!r:.80}.")
+        if sampling is None:
+            stated = SamplingConfig.from_generation_config(self.model.generation_config)
+            sampling = stated.replace(**dict(leap.sampling_defaults))
         if not isinstance(sampling, SamplingConfig):
             raise TypeError(f"sampling must be None or a SamplingConfig, not {sampling!r:.80}.")
         return leap.replace(**leap_options), sampling.replace(**sampling_options)
