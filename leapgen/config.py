@@ -239,6 +239,8 @@ class LeapConfig:
         stop_strings: strings that end a path when its own text contains them.
         ignore_eos: go on after end tokens (for benchmarks).
         think_start, think_end: thinking markers; ``None`` finds them in tokenizer and template, "" is none.
+        sampling_defaults: fields of ``SamplingConfig`` that a run is to have where it is given no ``SamplingConfig`` and no
+            option of that name; a mapping, kept as pairs.
 
     Raises:
         ValueError: a value outside its range.
@@ -266,6 +268,7 @@ class LeapConfig:
     ignore_eos: bool = False
     think_start: str | None = None
     think_end: str | None = None
+    sampling_defaults: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         _settle(self)
@@ -293,6 +296,12 @@ class LeapConfig:
         for name in ("think_start", "think_end"):
             _require(getattr(self, name) is None or isinstance(getattr(self, name), str), name, getattr(self, name),
                      "a string (empty for none), or None to find it in the tokenizer")
+        try:
+            defaults = dict(self.sampling_defaults)
+            SamplingConfig(**defaults)
+        except (TypeError, ValueError) as error:
+            _require(False, "sampling_defaults", self.sampling_defaults, f"fields of SamplingConfig by name ({error})")
+        object.__setattr__(self, "sampling_defaults", tuple(sorted(defaults.items())))
 
     @classmethod
     def paper(cls, **changes: Any) -> LeapConfig:
@@ -301,8 +310,8 @@ class LeapConfig:
 
     @classmethod
     def official(cls, **changes: Any) -> LeapConfig:
-        """What the published code does where it departs: Indel similarity (use ``min_p=0.05`` with it)."""
-        return cls(**{"similarity": "indel", **changes})
+        """What the published code does where it departs: Indel similarity, and ``min_p=0.05`` where a run says no other."""
+        return cls(**{"similarity": "indel", "sampling_defaults": {"min_p": 0.05}, **changes})
 
     @classmethod
     def single(cls, at: int = 4096, **changes: Any) -> LeapConfig:
