@@ -71,7 +71,7 @@ def _amx_agrees(lib: ctypes.CDLL) -> bool:
     """Whether the machine's tiles compute what their model does; a machine that claims to have them may be an emulator."""
     generator = torch.Generator().manual_seed(0)
     shapes = (40, 70), (64, 70), (64, 70), (50, 64)
-    x, *weights = (torch.randn(shape, generator=generator).bfloat16() / 8 for shape in shapes)
+    x, *weights = (torch.randn(shape, generator=generator, dtype=torch.float32).bfloat16() / 8 for shape in shapes)
     results = [linear(x, weights[:1], [None], getattr(lib, f"leapgen_linear_{name}"))[0].float() for name in AMX]
     products = [gated(x, "silu", weights, [None] * 3, getattr(lib, f"leapgen_gated_{name}")).float() for name in AMX]
     agree = all(torch.allclose(*pair, rtol=2**-7, atol=2**-7) for pair in (results, products))
@@ -203,7 +203,7 @@ def candidates(logits: Tensor, k: int, room: int, normalise: bool) -> tuple[Tens
         no more; and ids [rows, room] int64. Both are None where more tie than there is room for.
     """
     rows, vocab = logits.shape
-    normalisers, scores = torch.empty(rows), torch.empty(rows, room)
+    normalisers, scores = torch.empty(rows, dtype=torch.float32), torch.empty(rows, room, dtype=torch.float32)
     ids, counts = torch.empty(rows, room, dtype=torch.int64), torch.empty(rows, dtype=torch.int64)
     _CANDIDATES[logits.dtype](logits.data_ptr(), rows, vocab, logits.stride(0), k, room, normalisers.data_ptr(),
                               scores.data_ptr(), ids.data_ptr(), counts.data_ptr(), normalise, 1.0, 1.0, 0.0, None, None,
@@ -233,7 +233,7 @@ def draw(logits: Tensor, k: int, room: int, normalise: bool, temperature: float,
     """
     rows, vocab = logits.shape
     tokens, counts = torch.zeros(2, rows, dtype=torch.int64)
-    normalisers, chosen, logprobs = torch.zeros(3, rows)
+    normalisers, chosen, logprobs = torch.zeros(3, rows, dtype=torch.float32)
     _CANDIDATES[logits.dtype](logits.data_ptr(), rows, vocab, logits.stride(0), k, room, normalisers.data_ptr(), None, None,
                               counts.data_ptr(), normalise, temperature, top_p, min_p, uniforms.ctypes.data,
                               tokens.data_ptr(), chosen.data_ptr(), logprobs.data_ptr(), torch.get_num_threads())

@@ -50,9 +50,10 @@ class Numbers:
         if self.once:
             return self.places.numpy(), None
         token = self.places // TOKEN
+        numbers = torch.arange(TOKENS, dtype=torch.int64)
         for dim in range(self.places.dim()):
             shape = [-1 if d == dim else 1 for d in range(self.places.dim())]
-            if self.places.shape[dim] == TOKENS and torch.equal(token, torch.arange(TOKENS).view(shape).expand_as(token)):
+            if self.places.shape[dim] == TOKENS and torch.equal(token, numbers.view(shape).expand_as(token)):
                 first = self.places.select(dim, 0)
                 if torch.equal(self.places, first.unsqueeze(dim) + token * TOKEN):
                     return first.numpy(), dim
@@ -113,7 +114,7 @@ class Lowering:
         places = torch.from_numpy(self.writer.input(width, example.dtype, once))
         self.memories[node] = self.writer.inputs[-1]
         if not once:
-            places = torch.arange(TOKENS)[:, None] * TOKEN + places
+            places = torch.arange(TOKENS, dtype=torch.int64)[:, None] * TOKEN + places
         return Numbers(places.reshape(shape), example.dtype, once)
 
     def _opaque(self) -> Memory:
@@ -200,7 +201,7 @@ class Lowering:
         found = torch.from_numpy(places)
         if dim is None:
             return Numbers(found, dtype, True)
-        tokens = torch.arange(TOKENS).view([-1 if d == dim else 1 for d in range(found.dim() + 1)])
+        tokens = torch.arange(TOKENS, dtype=torch.int64).view([-1 if d == dim else 1 for d in range(found.dim() + 1)])
         return Numbers(found.unsqueeze(dim) + tokens * TOKEN, dtype, False)
 
     def _mean(self, x: Numbers, dtype: torch.dtype, dim: int | tuple[int, ...], keepdim: bool = False) -> Numbers:

@@ -39,7 +39,7 @@ class Runner:
         self.model = model
         self.kernels = config.kernels
         self.max_batch_size = config.max_batch_size
-        self.context_length = support.check_config(model, config.context_length)
+        self.context_length, self.context_reason = support.check_config(model, config.context_length)
         self.vocab_size = model.get_input_embeddings().weight.shape[0]
         self.input_device = model.get_input_embeddings().weight.device
         if self.input_device.type == "meta":  # offloaded by accelerate: its hooks move the inputs
@@ -108,7 +108,7 @@ class Runner:
             tokens, positions = [*tokens, 0], np.append(positions, 0)
         with self.paged_attention():
             output = self.model(
-                input_ids=torch.tensor([tokens], device=device),  # [1, total]
+                input_ids=torch.tensor([tokens], dtype=torch.int64, device=device),  # [1, total]
                 position_ids=torch.from_numpy(positions).to(device)[None],  # [1, total]
                 use_cache=False, leapgen_plan=plan.packed() if compiled else plan,
                 logits_to_keep=torch.from_numpy(rows).to(device))

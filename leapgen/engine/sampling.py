@@ -87,7 +87,8 @@ def _drawn(logits: Tensor, groups: list[tuple[SamplingConfig, list[int]]], lengt
     logprobs = torch.zeros(len(sequences), dtype=logits.dtype, device=logits.device)
     normalisers = logits.logsumexp(dim=-1)
     for config, rows in groups if normalisers.isfinite().all() else []:
-        index, uniform = torch.tensor(rows, device=logits.device), torch.from_numpy(draws[rows]).to(logits.device)
+        index = torch.tensor(rows, dtype=torch.int64, device=logits.device)
+        uniform = torch.from_numpy(draws[rows]).to(logits.device)
         scores = _processed(logits[index], config, [lengths[r] for r in rows], [sequences[r] for r in rows])
         tokens[index], logprobs[index] = draw(scores, config, uniform)
     chosen = logits.gather(1, tokens.clamp(0, logits.shape[1] - 1)[:, None])[:, 0]
@@ -117,7 +118,7 @@ def _processed(scores: Tensor, config: SamplingConfig, lengths: list[int], seque
     if config.repetition_penalty == 1.0 and not config.logits_processors:
         return scores
     for row, (length, sequence) in enumerate(zip(lengths, sequences, strict=True)):
-        input_ids = torch.tensor([[*sequence.tokens, *sequence.drafts][:length]], device=scores.device)
+        input_ids = torch.tensor([[*sequence.tokens, *sequence.drafts][:length]], dtype=torch.int64, device=scores.device)
         if config.repetition_penalty != 1.0:
             seen = input_ids[0].unique()
             seen = seen[seen < scores.shape[1]]  # an embedding may be wider than the head
