@@ -59,8 +59,9 @@ REFUSED = {
         "Gemma3nForCausalLM cannot be served: 2 of its layers read another layer's KV"),
     "llama": (AutoModel, LLAMA, "LlamaModel cannot be served: it has no language modelling head"),
     "granitemoehybrid": (AutoModelForCausalLM, {
-        **LLAMA, "num_local_experts": 2, "shared_intermediate_size": 16, "layer_types": ["full_attention", "linear_attention"],
-        "mamba_n_heads": 4}, "GraniteMoeHybridForCausalLM cannot be served: it has recurrent layers"),
+        **LLAMA, "num_local_experts": 2, "shared_intermediate_size": 16, "mamba_n_heads": 4,
+        "layer_types": ["full_attention", "linear_attention"]},
+                         "GraniteMoeHybridForCausalLM cannot be served: it has recurrent layers"),
     "video_llama_3": (AutoModelForMultimodalLM, {
         "text_config": {**LLAMA, "model_type": "qwen2"},
         "vision_config": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2,

@@ -29,13 +29,21 @@ _GATED: dict[torch.dtype, Any] = {}
 _CANDIDATES: dict[torch.dtype, Any] = {}
 
 
-@lru_cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels, or None where they were not built (no compiler at install time)."""
+    """The compiled kernels, or None where there are none; ``missing`` says why."""
+    return _load()[0]
+
+
+@lru_cache
+def _load() -> tuple[ctypes.CDLL | None, str]:
+    """The compiled kernels, or why there are none."""
     spec = find_spec("leapgen_kernels._cpu")
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        return None
-    lib = ctypes.CDLL(spec.origin)
+        return None, "they were not built (was there no C++ compiler when leapgen was installed?)"
+    try:
+        lib = ctypes.CDLL(spec.origin)
+    except OSError as error:  # another libc or architecture than it was built for, no libgomp
+        return None, f"they cannot be loaded ({error})"
     try:
         _declare(lib)
     except AttributeError as error:
@@ -44,7 +52,7 @@ def library() -> ctypes.CDLL | None:
     if lib.leapgen_has_amx() and _amx_agrees(lib):
         _LINEAR[torch.bfloat16], _ATTEND[torch.bfloat16] = lib.leapgen_linear_amx, lib.leapgen_attend_amx
         _GATED[torch.bfloat16] = lib.leapgen_gated_amx
-    return lib
+    return lib, ""
 
 
 def _declare(lib: ctypes.CDLL) -> None:
@@ -88,7 +96,16 @@ def amx() -> bool:
 
 def serves(tensor: Tensor) -> bool:
     """Whether the kernels are built and take tensors like this one."""
-    return tensor.device.type == "cpu" and tensor.dtype in DTYPES and library() is not None
+    return library() is not None and _takes(tensor)
+
+
+def missing(tensor: Tensor) -> str:
+    """Why the kernels do not serve a tensor that they would take; empty where they do, or would not take it."""
+    return _load()[1] if _takes(tensor) else ""
+
+
+def _takes(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.dtype in DTYPES
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, plan: Tensor, scaling: float, sliding_window: int | None,

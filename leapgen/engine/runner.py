@@ -50,6 +50,8 @@ class Runner:
         support.check_forward(self, probe)
         num_pages = _pages_within(config, probe, self.context_length)
         self.cache = KVCache(probe.specs, num_pages, config.page_size)
+        if config.kernels:
+            support.warn_of_missing_kernels(self.cache)
         if config.kernels and all(cpu.serves(keys) for keys in self.cache.keys.values()):
             self.fast = FastModules(model, self._worth_compiling(config, fast.WORTH_COMPILING))
             self.fast.warm_up(self._run_padding)
@@ -84,7 +86,7 @@ class Runner:
             return self.graphs.step(chunks)
         logits = self.forward(chunks)
         rows = [row for chunk in chunks for row in chunk.samples]
-        return sample(logits, [length for length, _ in rows], [s for _, s in rows]) if rows else None
+        return sample(logits, [length for length, _ in rows], [s for _, s in rows], self.kernels) if rows else None
 
     def forward(self, chunks: list[Chunk]) -> Tensor:
         """One forward pass; logits [samples, vocab] in the order of the chunks' ``samples``."""

@@ -49,20 +49,23 @@ class NonFiniteLogitsError(FloatingPointError):
         self.path, self.position = path, position
 
 
-def sample(logits: Tensor, lengths: Rows[int], sequences: Rows[Sequence]) -> Sampled:
+def sample(logits: Tensor, lengths: Rows[int], sequences: Rows[Sequence], kernels: bool = True) -> Sampled:
     """Draws one token a row.
 
     Args:
         logits: [rows, vocab], any float dtype; computed in float32, or float64 if it is.
         lengths: tokens row i's sequence had when its logits were computed: the position of the token drawn.
         sequences: whose settings, tokens and random stream row i uses.
+        kernels: whether the compiled sampler may be used; without, plain torch.
 
     Raises:
         NonFiniteLogitsError: names the first path and position concerned.
     """
     groups = _rows_by_config(sequences)
     draws = uniforms([s.stream for s in sequences], lengths)
-    drawn = _drawn_by_kernel(logits, groups[0][0], lengths, sequences, draws) if len(groups) == 1 else None
+    drawn = None
+    if kernels and len(groups) == 1:
+        drawn = _drawn_by_kernel(logits, groups[0][0], lengths, sequences, draws)
     if drawn is None:
         drawn = _drawn(logits.to(torch.promote_types(logits.dtype, torch.float32)), groups, lengths, sequences, draws)
     finite = drawn.normalisers.isfinite()

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from leapgen_kernels import cpu
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from leapgen.engine.attention import UnsupportedAttentionError
-from leapgen.engine.cache import GrowingKVCache
+from leapgen.engine.cache import GrowingKVCache, KVCache
 from leapgen.engine.plan import StepPlan
 
 if TYPE_CHECKING:
@@ -179,6 +180,16 @@ def _tolerance(model: PreTrainedModel, logits: torch.dtype) -> float:
     """By the least precise dtype that the model computes in: its logits may have been made float32 at the end."""
     dtypes = {logits, *(p.dtype for p in model.parameters() if p.is_floating_point())}
     return 0.1 if min(dtype.itemsize for dtype in dtypes) <= 2 else 1e-3
+
+
+def warn_of_missing_kernels(cache: KVCache) -> None:
+    """Says so if the C++ kernels would serve the cache and are not there."""
+    reason = next(filter(None, map(cpu.missing, cache.keys.values())), "")
+    if reason:
+        logger.warning(
+            "the C++ kernels are not used: %s. Plain torch does the work: steps take about twice as long in float32, four "
+            "to eight times as long in bfloat16, and draft_tokens=None drafts none. Build them with a C++ compiler that has OpenMP: "
+            "pip install -e . in leapgen's folder. EngineConfig(kernels=False) asks for plain torch.", reason)
 
 
 def _check_layers(model: PreTrainedModel, cache: GrowingKVCache, windows: dict[int, int | None], context: int) -> None:
