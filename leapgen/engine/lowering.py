@@ -148,7 +148,7 @@ class Lowering:
             raise ProgramError(f"{target} of a size")  # sizes here are of the three tokens
         if target in _ELEMENTWISE and not kwargs:
             return self._elementwise(_ELEMENTWISE[target], dtype, *args)
-        return self._compound(target, dtype, *args, **kwargs)
+        return self._compound(target, dtype, args, kwargs)
 
     # -- what numbers go through ------------------------------------------------------------------------------------
 
@@ -214,8 +214,10 @@ class Lowering:
         means = self.writer.mean(rows.reshape(-1, rows.shape[-1]), dtype).reshape(rows.shape[:-1])
         return self._numbers(means[..., None] if keepdim else means, token_dim, dtype)
 
-    def _compound(self, target: Any, dtype: torch.dtype, x: Numbers, *args: Any, **kwargs: Any) -> Numbers:
+    def _compound(self, target: Any, dtype: torch.dtype, args: Sequence[Any], kwargs: dict[str, Any]) -> Numbers:
         """What is made of several instructions, or takes arguments of its own."""
+        x, *args = args
+
         def calculate(op: str, *operands: Any) -> Numbers:
             return self._elementwise(op, dtype, *operands)
 
@@ -285,8 +287,13 @@ def lower(graph: GraphModule) -> tuple[Program, list[Node]]:
     Raises:
         ProgramError: it cannot be said in a program; says why.
     """
-    lowering = Lowering(graph)
-    return lowering.program(), lowering.inputs
+    try:
+        lowering = Lowering(graph)
+        return lowering.program(), lowering.inputs
+    except ProgramError:
+        raise
+    except Exception as error:  # arguments or shapes that no rule above foresees; whatever they are, inductor may know them
+        raise ProgramError(f"operations in a form that is not known here ({type(error).__name__}: {error})") from error
 
 
 def _example(node: Node) -> Any:

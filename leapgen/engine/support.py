@@ -188,8 +188,8 @@ def warn_of_missing_kernels(cache: KVCache) -> None:
     if reason:
         logger.warning(
             "the C++ kernels are not used: %s. Plain torch does the work: steps take about twice as long in float32, four "
-            "to eight times as long in bfloat16, and draft_tokens=None drafts none. Build them with a C++ compiler that has OpenMP: "
-            "pip install -e . in leapgen's folder. EngineConfig(kernels=False) asks for plain torch.", reason)
+            "to eight times as long in bfloat16, and draft_tokens=None drafts none. Build them with a C++ compiler that has "
+            "OpenMP: pip install -e . in leapgen's folder. EngineConfig(kernels=False) asks for plain torch.", reason)
 
 
 def _check_layers(model: PreTrainedModel, cache: GrowingKVCache, windows: dict[int, int | None], context: int) -> None:
