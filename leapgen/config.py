@@ -158,7 +158,10 @@ class EngineConfig:
         page_size: tokens in a KV page.
         kv_cache_bytes: limit of the KV pool in bytes over all layers; overrides ``kv_cache_fraction``.
         kv_cache_fraction: limit as a fraction of the device memory that is free at construction, in (0, 1].
-        max_step_tokens: tokens one forward pass computes at most; longer prefills are split over steps.
+        max_step_tokens: tokens one forward pass computes at most; longer prefills are split over steps. Where decoder layers
+            run as programs of the CPU kernels, results are the same bits whatever it is. Elsewhere they are the same to
+            torch's rounding, which may depend on how many rows are computed together (of mixtures of experts, the routers'
+            and experts' products): now and then another token comes out, in half precision more often.
         max_batch_size: sequences in one forward pass at most.
         context_length: positions a sequence may have; ``None`` takes the model's own.
         kernels: use compiled kernels where they serve device and dtype; without, plain torch does everything.

@@ -118,8 +118,8 @@ def paged_attention(query: Tensor, key_cache: Tensor, value_cache: Tensor, plan:
     for rows, count in _equal_query_lengths(plan):
         lengths = plan.kv_lengths[rows]
         index = torch.from_numpy(rows).to(query.device)
-        tokens = tensors.query_starts[index][:, None] + torch.arange(count, device=query.device)  # [B, Q]
-        span = torch.arange(int(lengths.max()), device=query.device)  # [L]
+        tokens = tensors.query_starts[index][:, None] + torch.arange(count, dtype=torch.int64, device=query.device)  # [B, Q]
+        span = torch.arange(int(lengths.max()), dtype=torch.int64, device=query.device)  # [L]
         kv_lengths = tensors.kv_lengths[index][:, None]  # [B, 1]
         # Past its end a sequence reads its first slot again, which is written; the mask takes it out.
         span_or_first = torch.where(span < kv_lengths, span, 0)  # [B, L]
@@ -130,7 +130,7 @@ def paged_attention(query: Tensor, key_cache: Tensor, value_cache: Tensor, plan:
         scores = torch.einsum("bqhgd,blhd->bhgql", q, k) * scaling
         if softcap is not None:
             scores = torch.tanh(scores / softcap) * softcap
-        position = kv_lengths - count + torch.arange(count, device=query.device)  # [B, Q]
+        position = kv_lengths - count + torch.arange(count, dtype=torch.int64, device=query.device)  # [B, Q]
         visible = span <= position[..., None]  # [B, Q, L]
         if sliding_window is not None:
             visible &= span > position[..., None] - sliding_window

@@ -347,6 +347,14 @@ class Engine:
             assert all(f.leader is s and f.tokens[: f.shared_length] == s.tokens[: f.shared_length]
                        for f in s.followers), s
 
+    @property
+    def context(self) -> str:
+        """The context in words, for errors: how many tokens, and why no more."""
+        exact, why = self.runner.context_length, self.runner.context_reason
+        if self.context_length < exact:
+            why = f"the model has {exact}, but the KV pool holds no more; raise kv_cache_bytes or kv_cache_fraction"
+        return f"the context is {self.context_length} tokens" + (f" ({why})" if why else "")
+
     def _enter(self, sequence: Sequence) -> Sequence:
         self._next_id += 1
         self._live[sequence.id] = sequence
@@ -361,9 +369,7 @@ class Engine:
 
     def _check_tokens(self, tokens: list[int], length: int) -> None:
         if length > self.context_length:
-            raise ValueError(f"{length} tokens do not fit: the context is {self.context_length} tokens "
-                             f"(model: {self.runner.context_length}, KV pool: "
-                             f"{self.pool.num_pages * self.config.page_size}).")
+            raise ValueError(f"{length} tokens do not fit: {self.context}.")
         vocab = self.runner.vocab_size
         for token in tokens:
             if not 0 <= token < vocab:

@@ -39,7 +39,7 @@ class Runner:
         self.model = model
         self.kernels = config.kernels
         self.max_batch_size = config.max_batch_size
-        self.context_length = support.check_config(model, config.context_length)
+        self.context_length, self.context_reason = support.check_config(model, config.context_length)
         self.vocab_size = model.get_input_embeddings().weight.shape[0]
         self.input_device = model.get_input_embeddings().weight.device
         if self.input_device.type == "meta":  # offloaded by accelerate: its hooks move the inputs
@@ -50,6 +50,8 @@ class Runner:
         support.check_forward(self, probe)
         num_pages = _pages_within(config, probe, self.context_length)
         self.cache = KVCache(probe.specs, num_pages, config.page_size)
+        if config.kernels:
+            support.warn_of_missing_kernels(self.cache)
         if config.kernels and all(cpu.serves(keys) for keys in self.cache.keys.values()):
             self.fast = FastModules(model, self._worth_compiling(config, fast.WORTH_COMPILING))
             self.fast.warm_up(self._run_padding)
@@ -84,7 +86,7 @@ class Runner:
             return self.graphs.step(chunks)
         logits = self.forward(chunks)
         rows = [row for chunk in chunks for row in chunk.samples]
-        return sample(logits, [length for length, _ in rows], [s for _, s in rows]) if rows else None
+        return sample(logits, [length for length, _ in rows], [s for _, s in rows], self.kernels) if rows else None
 
     def forward(self, chunks: list[Chunk]) -> Tensor:
         """One forward pass; logits [samples, vocab] in the order of the chunks' ``samples``."""
@@ -108,7 +110,7 @@ class Runner:
             tokens, positions = [*tokens, 0], np.append(positions, 0)
         with self.paged_attention():
             output = self.model(
-                input_ids=torch.tensor([tokens], device=device),  # [1, total]
+                input_ids=torch.tensor([tokens], dtype=torch.int64, device=device),  # [1, total]
                 position_ids=torch.from_numpy(positions).to(device)[None],  # [1, total]
                 use_cache=False, leapgen_plan=plan.packed() if compiled else plan,
                 logits_to_keep=torch.from_numpy(rows).to(device))
