@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -28,16 +29,29 @@ class UnsupportedModelError(ValueError):
         super().__init__(f"{type(model).__name__} cannot be served: {reason}")
 
 
+_guard = threading.Lock()
+_in_eval_mode: dict[torch.nn.Module, tuple[int, bool]] = {}  # by how many calls a module is held, and what it goes back to
+
+
 @contextmanager
 def eval_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Every module in eval mode, and afterwards as it was."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+    """Every module in eval mode, and, once no thread needs it so any longer, as it was."""
+    modules = list(model.modules())
+    with _guard:
+        for module in modules:
+            holders, training = _in_eval_mode.get(module, (0, False))
+            _in_eval_mode[module] = holders + 1, training or module.training
+        model.eval()
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        with _guard:
+            for module in modules:
+                holders, training = _in_eval_mode.pop(module)
+                if holders > 1:
+                    _in_eval_mode[module] = holders - 1, training
+                elif training:
+                    module.training = True
 
 
 def attention_configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
@@ -120,12 +134,10 @@ def check_forward(runner: Runner, cache: GrowingKVCache) -> None:
             cache.calls.clear()
             plan = StepPlan.build(cache, pages, starts, ends, runner.kernels)
             tokens = [t for text, s, e in zip(texts, starts, ends, strict=True) for t in text[s:e]]
-            try:
+            with _refusing(model, "its forward fails over a paged cache"):
                 paged.append(runner.run(tokens, plan, np.arange(len(tokens))))
-            except UnsupportedAttentionError as error:
-                raise UnsupportedModelError(model, str(error)) from error
             _check_layers(model, cache, plan.windows, runner.context_length)
-        with torch.no_grad():
+        with torch.no_grad(), _refusing(model, "its own forward fails"):
             whole = [model(torch.tensor([text], device=runner.input_device), use_cache=False).logits[0] for text in texts]
     expected = torch.cat([text[:end] for text, end in zip(whole, first, strict=True)] +
                          [text[end:] for text, end in zip(whole, first, strict=True)])
@@ -134,13 +146,25 @@ def check_forward(runner: Runner, cache: GrowingKVCache) -> None:
         raise UnsupportedModelError(model, f"logits have shape {tuple(actual.shape)} instead of {tuple(expected.shape)}.")
     if not expected.isfinite().all():
         raise UnsupportedModelError(model, "its logits are not finite for a short text; are its weights whole?")
-    error = _relative_error(actual, expected)
-    tolerance = 0.1 if expected.dtype in (torch.float16, torch.bfloat16) else 1e-3
+    error, tolerance = relative_error(actual, expected), tolerance_of(expected.dtype)
     if not error <= tolerance:
         raise UnsupportedModelError(
             model, f"its logits over a paged cache differ from its own by {error:.2g} (relative, median over tokens; "
             f"allowed {tolerance}). It may depend on a mask, a position or a cache that does not reach its attention "
             "function.")
+
+
+@contextmanager
+def _refusing(model: PreTrainedModel, what: str) -> Iterator[None]:
+    """Whatever the model's code raises becomes a refusal; a lack of memory is none."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except UnsupportedAttentionError as error:
+        raise UnsupportedModelError(model, str(error)) from error
+    except Exception as error:
+        raise UnsupportedModelError(model, f"{what}: {type(error).__name__}: {error}") from error
 
 
 def _check_layers(model: PreTrainedModel, cache: GrowingKVCache, windows: dict[int, int | None], context: int) -> None:
@@ -160,7 +184,12 @@ def _check_layers(model: PreTrainedModel, cache: GrowingKVCache, windows: dict[i
                                         "and does not tell its attention function.")
 
 
-def _relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+def tolerance_of(dtype: torch.dtype) -> float:
+    """How far logits may be from the model's own, by ``relative_error``."""
+    return 0.1 if dtype in (torch.float16, torch.bfloat16) else 1e-3
+
+
+def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     """Median over tokens, so that a half-precision expert choice that tips over in one token is no refusal."""
     actual, expected = actual.double(), expected.double()
     spread = (expected - expected.mean(dim=-1, keepdim=True)).norm(dim=-1)
