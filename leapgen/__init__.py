@@ -1,18 +1,44 @@
 """leapgen: Learning from Peers (LeaP) on ordinary transformers models, every KV entry computed once."""
 
-from leapgen.config import EngineConfig, LeapConfig, SamplingConfig
-from leapgen.engine import Engine, NonFiniteLogitsError, PoolTooSmallError, UnsupportedModelError
-from leapgen.events import BlockEvent, CutEvent, FinishEvent, OutputEvent, SegmentEvent, TokenEvent
-from leapgen.generator import LeapGenerator
-from leapgen.output import BlockRecord, LeapOutput, Ledger, PathOutput, Segment
-from leapgen.protocol.prompts import PromptSet
-from leapgen.session import GenerationFailed, GenerationInterrupted, Run
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from leapgen.version import __version__
+
+if TYPE_CHECKING:  # names are imported when they are first asked for: torch and transformers take seconds
+    from leapgen.config import EngineConfig, LeapConfig, SamplingConfig
+    from leapgen.engine import Engine, ModelChangedError, NonFiniteLogitsError, PoolTooSmallError, UnsupportedModelError
+    from leapgen.events import BlockEvent, CutEvent, FinishEvent, OutputEvent, SegmentEvent, TokenEvent
+    from leapgen.generator import LeapGenerator
+    from leapgen.output import BlockRecord, LeapOutput, Ledger, PathOutput, Segment
+    from leapgen.protocol.prompts import PromptSet
+    from leapgen.session import GenerationFailed, GenerationInterrupted, Run
 
 __all__ = [
     "BlockEvent", "BlockRecord", "CutEvent", "Engine", "EngineConfig", "FinishEvent", "GenerationFailed",
-    "GenerationInterrupted", "LeapConfig", "LeapGenerator", "LeapOutput", "Ledger", "NonFiniteLogitsError", "OutputEvent",
-    "PathOutput", "PoolTooSmallError", "PromptSet", "Run", "SamplingConfig", "Segment", "SegmentEvent", "TokenEvent",
-    "UnsupportedModelError",
+    "GenerationInterrupted", "LeapConfig", "LeapGenerator", "LeapOutput", "Ledger", "ModelChangedError", "NonFiniteLogitsError",
+    "OutputEvent", "PathOutput", "PoolTooSmallError", "PromptSet", "Run", "SamplingConfig", "Segment", "SegmentEvent",
+    "TokenEvent", "UnsupportedModelError", "__version__",
 ]
+
+_MODULES = {
+    "leapgen.config": ("EngineConfig", "LeapConfig", "SamplingConfig"),
+    "leapgen.engine": ("Engine", "ModelChangedError", "NonFiniteLogitsError", "PoolTooSmallError", "UnsupportedModelError"),
+    "leapgen.events": ("BlockEvent", "CutEvent", "FinishEvent", "OutputEvent", "SegmentEvent", "TokenEvent"),
+    "leapgen.generator": ("LeapGenerator",),
+    "leapgen.output": ("BlockRecord", "LeapOutput", "Ledger", "PathOutput", "Segment"),
+    "leapgen.protocol.prompts": ("PromptSet",),
+    "leapgen.session": ("GenerationFailed", "GenerationInterrupted", "Run"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

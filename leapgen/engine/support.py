@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -38,18 +39,29 @@ class Context(NamedTuple):
 
     length: int
     reason: str = ""
+_guard = threading.Lock()
+_in_eval_mode: dict[torch.nn.Module, tuple[int, bool]] = {}  # by how many calls a module is held, and what it goes back to
 
 
 @contextmanager
 def eval_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Every module in eval mode, and afterwards as it was."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+    """Every module in eval mode, and, once no thread needs it so any longer, as it was."""
+    modules = list(model.modules())
+    with _guard:
+        for module in modules:
+            holders, training = _in_eval_mode.get(module, (0, False))
+            _in_eval_mode[module] = holders + 1, training or module.training
+        model.eval()
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        with _guard:
+            for module in modules:
+                holders, training = _in_eval_mode.pop(module)
+                if holders > 1:
+                    _in_eval_mode[module] = holders - 1, training
+                elif training:
+                    module.training = True
 
 
 def attention_configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
@@ -137,7 +149,7 @@ def check_forward(runner: Runner, cache: GrowingKVCache) -> None:
     with eval_mode(model):
         paged = [_step(runner, cache, texts, starts, ends) for starts, ends in (([0, 0], first), (first, last))]
         some = _step(runner, cache, texts, first, last, SOME_ROWS)
-        with torch.no_grad():
+        with torch.no_grad(), _refusing(model, "its own forward fails"):
             inputs = [torch.tensor([text], dtype=torch.int64, device=runner.input_device) for text in texts]
             whole = [model(text, use_cache=False).logits[0] for text in inputs]
     expected = torch.cat([text[:end] for text, end in zip(whole, first, strict=True)] +
@@ -148,14 +160,14 @@ def check_forward(runner: Runner, cache: GrowingKVCache) -> None:
     if not expected.isfinite().all():
         raise UnsupportedModelError(model, "its logits are not finite for a short text; are its weights whole?")
     # The median over tokens, so that a half-precision expert choice that tips over in one token is no refusal.
-    error, tolerance = float(_relative_errors(actual, expected).median()), _tolerance(model, expected.dtype)
+    error, tolerance = float(relative_errors(actual, expected).median()), tolerance_of(model, expected.dtype)
     if not error <= tolerance:
         raise UnsupportedModelError(
             model, f"its logits over a paged cache differ from its own by {error:.2g} (relative, median over tokens; "
             f"allowed {tolerance}). It may depend on a mask, a position or a cache that does not reach its attention "
             "function.")
     asked = paged[1][SOME_ROWS]
-    if some.shape != asked.shape or not (_relative_errors(some, asked) <= tolerance).all():
+    if some.shape != asked.shape or not (relative_errors(some, asked) <= tolerance).all():
         raise UnsupportedModelError(model, f"its forward does not heed logits_to_keep: asked for rows {SOME_ROWS} of "
                                     f"{len(paged[1])} it returns logits of shape {tuple(some.shape)}, which are not those.")
 
@@ -166,18 +178,17 @@ def _step(runner: Runner, cache: GrowingKVCache, texts: list[list[int]], starts:
     cache.calls.clear()
     plan = StepPlan.build(cache, [[0, 1], [4, 2, 3]], starts, ends, runner.kernels)
     tokens = [t for text, s, e in zip(texts, starts, ends, strict=True) for t in text[s:e]]
-    try:
+    with _refusing(runner.model, "its forward fails over a paged cache"):
         logits = runner.run(tokens, plan, np.array(range(len(tokens)) if rows is None else rows))
-    except UnsupportedAttentionError as error:
-        raise UnsupportedModelError(runner.model, str(error)) from error
-    except TypeError as error:  # such as a forward that takes a number of rows and no tensor of them
-        raise UnsupportedModelError(runner.model, f"its forward fails in a packed step ({error}).") from error
     _check_layers(runner.model, cache, plan.windows, runner.context_length)
     return logits
 
 
-def _tolerance(model: PreTrainedModel, logits: torch.dtype) -> float:
-    """By the least precise dtype that the model computes in: its logits may have been made float32 at the end."""
+def tolerance_of(model: PreTrainedModel, logits: torch.dtype) -> float:
+    """How far logits may be from the model's own, by ``relative_errors``.
+
+    The least precise dtype that the model computes in decides: its logits may have been made float32 at the end.
+    """
     dtypes = {logits, *(p.dtype for p in model.parameters() if p.is_floating_point())}
     return 0.1 if min(dtype.itemsize for dtype in dtypes) <= 2 else 1e-3
 
@@ -190,6 +201,19 @@ def warn_of_missing_kernels(cache: KVCache) -> None:
             "the C++ kernels are not used: %s. Plain torch does the work: steps take about twice as long in float32, four "
             "to eight times as long in bfloat16, and draft_tokens=None drafts none. Build them with a C++ compiler that has "
             "OpenMP: pip install -e . in leapgen's folder. EngineConfig(kernels=False) asks for plain torch.", reason)
+
+
+@contextmanager
+def _refusing(model: PreTrainedModel, what: str) -> Iterator[None]:
+    """Whatever the model's code raises becomes a refusal; a lack of memory is none."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except UnsupportedAttentionError as error:
+        raise UnsupportedModelError(model, str(error)) from error
+    except Exception as error:
+        raise UnsupportedModelError(model, f"{what}: {type(error).__name__}: {error}") from error
 
 
 def _check_layers(model: PreTrainedModel, cache: GrowingKVCache, windows: dict[int, int | None], context: int) -> None:
@@ -209,7 +233,7 @@ def _check_layers(model: PreTrainedModel, cache: GrowingKVCache, windows: dict[i
                                         "and does not tell its attention function.")
 
 
-def _relative_errors(actual: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+def relative_errors(actual: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
     """[tokens] float64: how far a token's logits are from what they should be, relative to their spread."""
     actual, expected = actual.double(), expected.double()
     spread = (expected - expected.mean(dim=-1, keepdim=True)).norm(dim=-1)
