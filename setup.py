@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -18,9 +19,11 @@ cpu_kernels = Extension(
     optional=True,
 )
 
+VERSION = re.search(r'__version__ = "(.+)"', Path(__file__).with_name("leapgen").joinpath("version.py").read_text()).group(1)
+
 setup(
     name="leapgen",
-    version="0.1.0",
+    version=VERSION,
     description="Learning from Peers (LeaP): reasoning paths that help each other, every KV entry computed once",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -47,5 +50,5 @@ setup(
         "plots": ["matplotlib>=3.8"],
         "flash": ["flash-attn>=2.7"],
     },
-    entry_points={"console_scripts": ["leapgen=leapgen.cli:main"]},
+    entry_points={"console_scripts": ["leapgen=leapgen.terminal.cli:main"]},
 )

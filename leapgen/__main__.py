@@ -2,7 +2,7 @@
 
 import sys
 
-from leapgen.cli import main
+from leapgen.terminal.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -25,3 +25,15 @@ def llama32():
     import tiny
 
     return tiny.build("llama", dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    """A tiny model on disk, as the command line loads one."""
+    import tiny
+    import tiny_tokenizer
+
+    folder = tmp_path_factory.mktemp("model")
+    tiny.build("llama", torch.float32, vocab_size=tiny_tokenizer.VOCAB).save_pretrained(folder)
+    tiny_tokenizer.byte_level().save_pretrained(folder)
+    return folder

@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from leapgen import EngineConfig, LeapConfig, LeapGenerator, LeapOutput
-from leapgen.cli import main
 from leapgen.demo import MAZE_SETTINGS, MAZE_SHAPE
 from leapgen.evaluation.controls import OwnSummary, Strangers
 from leapgen.maze import Maze, make_maze
 from leapgen.models import FOLDER, bundled_model, bundled_models
 from leapgen.protocol.group import Group
+from leapgen.terminal.cli import main
 
 LEAP = LeapConfig(**MAZE_SETTINGS)
 ALONE = LEAP.replace(max_blocks=0, explain=False)

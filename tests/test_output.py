@@ -115,14 +115,14 @@ def full_disk(*args, **kwargs):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def full_disk_midway(data, file, **kwargs):
-    file.write('{"leapgen": 1, "question": "Wh')
+def full_disk_midway(descriptor):
+    os.ftruncate(descriptor, 30)
     full_disk()
 
 
 @pytest.mark.parametrize(("module", "name", "failure"), [
-    (json, "dump", full_disk), (json, "dump", full_disk_midway), (os, "replace", full_disk), (Path, "open", full_disk),
-], ids=["dump", "midway", "replace", "open"])
+    (json, "dumps", full_disk), (os, "fsync", full_disk_midway), (os, "replace", full_disk), (Path, "open", full_disk),
+], ids=["dumps", "midway", "replace", "open"])
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 def test_a_failed_save_leaves_the_earlier_file_and_the_run_as_they_were(tmp_path, monkeypatch, module, name, failure, error):
     """Would catch: the target opened for writing at once, so that a full disk costs both the old and the new results; a
@@ -174,6 +174,45 @@ def test_saving_over_a_directory_raises_oserror(tmp_path):
     with pytest.raises(OSError):
         sample().save(tmp_path / "run.json")
     assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "circle"])
+def test_what_is_no_regular_file_is_refused_and_stays(tmp_path, kind):
+    """Would catch: a device node replaced by a file, as root: ``/dev/full`` was gone."""
+    path = tmp_path / "run.json"
+    if kind == "circle":
+        path.symlink_to(path)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/full")
+    before = os.lstat(path)
+    with pytest.raises(OSError, match="not a regular file"):
+        sample().save(path)
+    assert os.lstat(path) == before and stat.S_ISCHR(os.stat("/dev/full").st_mode)
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_link_stays_one_and_what_it_leads_to_is_written(tmp_path):
+    """Would catch: ``run.json -> /scratch/run.json`` replaced by a file on the small disk."""
+    (tmp_path / "scratch").mkdir()
+    for target in ("scratch/there.json", "scratch/new.json"):
+        link = tmp_path / "run.json"
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        sample().save(link)
+        sample(3).save(link)
+        assert link.is_symlink() and LeapOutput.load(tmp_path / target) == sample(3)
+    assert sorted(p.name for p in (tmp_path / "scratch").iterdir()) == ["new.json", "there.json"]
+
+
+def test_content_is_on_the_disk_before_it_takes_the_files_place(tmp_path, monkeypatch):
+    """Would catch: an empty file after a power failure, where the rename outran the content."""
+    order, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (order.append("content"), fsync(descriptor))[1])
+    monkeypatch.setattr(os, "replace", lambda *paths: (order.append("rename"), replace(*paths))[1])
+    sample().save(tmp_path / "run.json")
+    assert order == ["content", "rename"]
 
 
 # -- files that are none ----------------------------------------------------------------------------------------------------

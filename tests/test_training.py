@@ -9,8 +9,8 @@ import torch
 from leap_run import LEAP, generator
 from transformers import Trainer
 
-from leapgen.cli import main
 from leapgen.evaluation.problems import Problem, load_problems
+from leapgen.terminal.cli import main
 from leapgen.training.finetuning import IGNORED, Responses, finetune
 from leapgen.training.recipe import RECIPES, Recipe
 from leapgen.training.synthesis import synthesize

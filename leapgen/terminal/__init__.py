@@ -1,0 +1,1 @@
+"""The command line: ``leapgen run``, ``demo``, ``show``, ``resume``, ``synth`` and ``sft``."""

@@ -1,0 +1,76 @@
+"""Runs on disk while they go on, so that a killed process loses a block or a minute at most."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leapgen.events import BlockEvent, OutputEvent, StreamEvent
+from leapgen.terminal.screen import Screen
+
+if TYPE_CHECKING:
+    from leapgen.output import LeapOutput
+    from leapgen.session import Run
+
+EVERY = 60.0  # seconds between two saves at most
+SHARE = 0.03  # of the time that saving by the clock may take
+
+
+class Checkpoints:
+    """Saves a run's outputs: at its start, at every block, every minute, and each as soon as it is done.
+
+    A save that fails during the run is told once, and tried again a minute later and at the end: the disk may have room
+    again by then.
+
+    Args:
+        files: one for each question.
+        made_with: what is to be noted in ``LeapOutput.made_with`` besides what the generator knows.
+
+    Raises:
+        OSError: not even the start can be saved.
+    """
+
+    def __init__(self, run: Run, files: Sequence[Path], screen: Screen, made_with: Mapping[str, Any]) -> None:
+        self._run, self._files, self._screen, self._made_with = run, files, screen, made_with
+        self._ended: set[int] = set()  # questions whose last state is on disk
+        self._failed = False
+        self._save_all()
+
+    def update(self, event: StreamEvent) -> None:
+        """Saves what an event, or the clock, makes due."""
+        try:
+            if isinstance(event, OutputEvent):
+                self._save(event.question, event.output)
+                self._ended.add(event.question)
+            elif isinstance(event, BlockEvent) and not self._failed:
+                self._save(event.question, self._run.outputs()[event.question])
+            elif time.monotonic() >= self._due:
+                self._save_all()
+                self._failed = False
+        except OSError as error:
+            self._due = time.monotonic() + EVERY
+            if not self._failed:
+                self._failed = True
+                self._screen.warn(f"not saved for now: {error}. What was saved before is still there; the run goes on.")
+
+    def finish(self) -> None:
+        """Saves what is not on disk yet.
+
+        Raises:
+            OSError: it cannot be saved; what was saved before stays.
+        """
+        self._save_all()
+
+    def _save_all(self) -> None:
+        began = time.monotonic()
+        for question, output in enumerate(self._run.outputs()):
+            if question not in self._ended:
+                self._save(question, output)
+        ended = time.monotonic()
+        self._due = ended + max(EVERY, (ended - began) / SHARE)
+
+    def _save(self, question: int, output: LeapOutput) -> None:
+        output.made_with.update(self._made_with)
+        output.save(self._files[question])

@@ -1,0 +1,151 @@
+"""A run in less than a screen: the vote, who gave which answer, what changed at the blocks, what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from leapgen.answers import extract_answer, normalize_answer
+from leapgen.output import LeapOutput, PathOutput
+
+ANSWERS = 4  # rows of the tally
+STAGES = 5  # rows of what changed
+QUESTION = 150  # characters
+
+
+def brief(output: LeapOutput, console: Console) -> None:
+    """Prints the short report of a run: at most 20 lines, whatever the number of paths and blocks."""
+    console.print(Text(one_line(output.question, QUESTION), style="bold"))
+    console.print(Text(headline(output), style="dim"))
+    console.print(vote(output))
+    if output.paths:
+        console.print(_tally(output))
+    if output.blocks:
+        console.print(_stages(output))
+    console.print(costs(output))
+
+
+def overview(outputs: Sequence[LeapOutput], files: Sequence[Path], console: Console) -> None:
+    """Prints a row for each question of a run of several."""
+    table = _table("file", "majority", "votes", "question")
+    table.columns[0].style, table.columns[1].style = "dim", "bold green"
+    table.columns[3].ratio = 1
+    for output, file in zip(outputs, files, strict=True):
+        votes = max(map(len, answer_groups(output).values()), default=0)
+        table.add_row(file.name, Text(short(output.majority()) if output.finished else "not finished"),
+                      f"{votes}/{len(output.paths)}", Text(one_line(output.question, 200)))
+    console.print(table)
+
+
+def headline(output: LeapOutput) -> str:
+    ended = sum(path.state.get("stage") == "finished" for path in output.paths)
+    state = "" if output.finished else f", not finished: {ended} paths have ended"
+    return (f"{len(output.paths)} paths, {len(output.blocks)} blocks, seed {output.seed}"
+            f"{', ' + output.model if output.model else ''}{state}")
+
+
+def vote(output: LeapOutput) -> Text:
+    return Text.assemble(("majority: ", "bold"), (short(output.majority()), "bold green"),
+                         ("   shortest majority: ", "bold"), (short(output.shortest_majority()), "bold green"))
+
+
+def costs(output: LeapOutput) -> Text:
+    """What it cost in tokens and seconds."""
+    ledger = output.ledger
+    return Text(f"{ledger.decoded} tokens decoded, {ledger.prefilled} prefilled, {ledger.recomputed} recomputed, "
+                f"{ledger.reused} reused by forks; {ledger.total_seconds:.1f} s", style="dim")
+
+
+def answer_groups(output: LeapOutput) -> dict[str, list[PathOutput]]:
+    """The paths by their answer, spelled as votes are counted; most votes first. Those without one are left out."""
+    groups: dict[str, list[PathOutput]] = {}
+    for path in output.paths:
+        if path.answer is not None:
+            groups.setdefault(normalize_answer(path.answer), []).append(path)
+    return dict(sorted(groups.items(), key=lambda group: -len(group[1])))
+
+
+def claims(path: PathOutput, num_blocks: int) -> list[str | None]:
+    """What the path held to be the answer at each block (in its words and summary up to there), and at the end."""
+    stated: list[str | None] = []
+    for block in range(num_blocks):
+        before: list[str] = []
+        for segment in path.segments:
+            if segment.kind == "comment" and segment.block is not None and segment.block >= block:
+                break
+            if segment.kind in ("beginning", "own", "answer", "summary"):
+                before.append(segment.text)
+        stated.append(extract_answer("".join(before)))
+    return [*stated, path.answer]
+
+
+def one_line(text: str, limit: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def short(answer: str | None, limit: int = 32) -> str:
+    return "–" if answer is None else one_line(answer, limit)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in columns:
+        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    return table
+
+
+def _tally(output: LeapOutput) -> Table:
+    table = _table("votes", "answer", "paths")
+    table.columns[0].justify, table.columns[1].style = "right", "green"
+    groups = list(answer_groups(output).values())
+    for group in groups[:ANSWERS]:
+        table.add_row(str(len(group)), Text(short(group[0].answer, 40)), _ranges([path.index for path in group]))
+    if len(groups) > ANSWERS:
+        table.add_row(str(sum(map(len, groups[ANSWERS:]))), Text(f"{len(groups) - ANSWERS} more answers", "dim"), "")
+    silent = [path.index for path in output.paths if path.answer is None]
+    if silent:
+        table.add_row(str(len(silent)), Text("no answer", "dim"), _ranges(silent))
+    return table
+
+
+def _stages(output: LeapOutput) -> Table:
+    """How many paths held an answer at each block and at the end, and what that was for most."""
+    held = [claims(path, len(output.blocks)) for path in output.paths]
+    spelled = [[claim if claim is None else normalize_answer(claim) for claim in claims] for claims in held]
+    table = _table("", "with an answer", "new", "changed", "most say")
+    for column in table.columns[1:4]:
+        column.justify = "right"
+    stages = len(output.blocks) + 1
+    skipped = range(2, stages - STAGES + 3) if stages > STAGES else range(0)
+    for stage in range(stages):
+        if stage in skipped:
+            if stage == skipped[0]:
+                table.add_row(f"... {len(skipped)} more")
+            continue
+        now = [claims[stage] for claims in spelled]
+        before = [claims[stage - 1] if stage else None for claims in spelled]
+        new = sum(b is None and a is not None for b, a in zip(before, now, strict=True))
+        changed = sum(b is not None and a is not None and a != b for b, a in zip(before, now, strict=True))
+        most = max((claim for claim in now if claim is not None), key=now.count, default=None)
+        shown = next((claims[stage] for claims, same in zip(held, now, strict=True) if same == most), None)
+        table.add_row("at the end" if stage == len(output.blocks) else f"at block {stage + 1}",
+                      f"{sum(claim is not None for claim in now)} of {len(now)}", str(new) if stage else "",
+                      str(changed) if stage else "",
+                      Text(f"{short(shown, 24)} ({now.count(most)})" if most is not None else "–"))
+    return table
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """``0-3, 7, 9-11``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
