@@ -7,7 +7,7 @@ from leapgen.version import __version__
 
 if TYPE_CHECKING:  # names are imported when they are first asked for: torch and transformers take seconds
     from leapgen.config import EngineConfig, LeapConfig, SamplingConfig
-    from leapgen.engine import Engine, NonFiniteLogitsError, PoolTooSmallError, UnsupportedModelError
+    from leapgen.engine import Engine, ModelChangedError, NonFiniteLogitsError, PoolTooSmallError, UnsupportedModelError
     from leapgen.events import BlockEvent, CutEvent, FinishEvent, OutputEvent, SegmentEvent, TokenEvent
     from leapgen.generator import LeapGenerator
     from leapgen.output import BlockRecord, LeapOutput, Ledger, PathOutput, Segment
@@ -16,14 +16,14 @@ if TYPE_CHECKING:  # names are imported when they are first asked for: torch and
 
 __all__ = [
     "BlockEvent", "BlockRecord", "CutEvent", "Engine", "EngineConfig", "FinishEvent", "GenerationFailed",
-    "GenerationInterrupted", "LeapConfig", "LeapGenerator", "LeapOutput", "Ledger", "NonFiniteLogitsError", "OutputEvent",
-    "PathOutput", "PoolTooSmallError", "PromptSet", "Run", "SamplingConfig", "Segment", "SegmentEvent", "TokenEvent",
-    "UnsupportedModelError", "__version__",
+    "GenerationInterrupted", "LeapConfig", "LeapGenerator", "LeapOutput", "Ledger", "ModelChangedError", "NonFiniteLogitsError",
+    "OutputEvent", "PathOutput", "PoolTooSmallError", "PromptSet", "Run", "SamplingConfig", "Segment", "SegmentEvent",
+    "TokenEvent", "UnsupportedModelError", "__version__",
 ]
 
 _MODULES = {
     "leapgen.config": ("EngineConfig", "LeapConfig", "SamplingConfig"),
-    "leapgen.engine": ("Engine", "NonFiniteLogitsError", "PoolTooSmallError", "UnsupportedModelError"),
+    "leapgen.engine": ("Engine", "ModelChangedError", "NonFiniteLogitsError", "PoolTooSmallError", "UnsupportedModelError"),
     "leapgen.events": ("BlockEvent", "CutEvent", "FinishEvent", "OutputEvent", "SegmentEvent", "TokenEvent"),
     "leapgen.generator": ("LeapGenerator",),
     "leapgen.output": ("BlockRecord", "LeapOutput", "Ledger", "PathOutput", "Segment"),

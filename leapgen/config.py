@@ -158,7 +158,10 @@ class EngineConfig:
         page_size: tokens in a KV page.
         kv_cache_bytes: limit of the KV pool in bytes over all layers; overrides ``kv_cache_fraction``.
         kv_cache_fraction: limit as a fraction of the device memory that is free at construction, in (0, 1].
-        max_step_tokens: tokens one forward pass computes at most; longer prefills are split over steps.
+        max_step_tokens: tokens one forward pass computes at most; longer prefills are split over steps. Where decoder layers
+            run as programs of the CPU kernels, results are the same bits whatever it is. Elsewhere they are the same to
+            torch's rounding, which may depend on how many rows are computed together (of mixtures of experts, the routers'
+            and experts' products): now and then another token comes out, in half precision more often.
         max_batch_size: sequences in one forward pass at most.
         context_length: positions a sequence may have; ``None`` takes the model's own.
         kernels: use compiled kernels where they serve device and dtype; without, plain torch does everything.
@@ -239,6 +242,8 @@ class LeapConfig:
         stop_strings: strings that end a path when its own text contains them.
         ignore_eos: go on after end tokens (for benchmarks).
         think_start, think_end: thinking markers; ``None`` finds them in tokenizer and template, "" is none.
+        sampling_defaults: fields of ``SamplingConfig`` that a run is to have where it is given no ``SamplingConfig`` and no
+            option of that name; a mapping, kept as pairs.
 
     Raises:
         ValueError: a value outside its range.
@@ -266,6 +271,7 @@ class LeapConfig:
     ignore_eos: bool = False
     think_start: str | None = None
     think_end: str | None = None
+    sampling_defaults: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         _settle(self)
@@ -293,6 +299,12 @@ class LeapConfig:
         for name in ("think_start", "think_end"):
             _require(getattr(self, name) is None or isinstance(getattr(self, name), str), name, getattr(self, name),
                      "a string (empty for none), or None to find it in the tokenizer")
+        try:
+            defaults = dict(self.sampling_defaults)
+            SamplingConfig(**defaults)
+        except (TypeError, ValueError) as error:
+            _require(False, "sampling_defaults", self.sampling_defaults, f"fields of SamplingConfig by name ({error})")
+        object.__setattr__(self, "sampling_defaults", tuple(sorted(defaults.items())))
 
     @classmethod
     def paper(cls, **changes: Any) -> LeapConfig:
@@ -301,8 +313,8 @@ class LeapConfig:
 
     @classmethod
     def official(cls, **changes: Any) -> LeapConfig:
-        """What the published code does where it departs: Indel similarity (use ``min_p=0.05`` with it)."""
-        return cls(**{"similarity": "indel", **changes})
+        """What the published code does where it departs: Indel similarity, and ``min_p=0.05`` where a run says no other."""
+        return cls(**{"similarity": "indel", "sampling_defaults": {"min_p": 0.05}, **changes})
 
     @classmethod
     def single(cls, at: int = 4096, **changes: Any) -> LeapConfig:

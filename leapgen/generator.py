@@ -22,7 +22,7 @@ from leapgen.output import LeapOutput
 from leapgen.protocol.chat import Beginning, Prompt, is_token_ids, parse, parse_beginnings, prompt_tokens, question_of
 from leapgen.protocol.group import Endings, Group
 from leapgen.protocol.prompts import TAGS, PromptSet
-from leapgen.protocol.text import Vocabulary, decode
+from leapgen.protocol.text import Plain, Vocabulary, decode
 from leapgen.session import Question, Run, Session
 from leapgen.stopping import Condition
 
@@ -106,7 +106,7 @@ class LeapGenerator:
             n: paths for each question.
             leap: the protocol's settings; ``False`` for independent paths with the plain prompt.
             sampling: how tokens are drawn; by default the paper's values, with those the model's ``generation_config``
-                states in their place.
+                states, and then ``leap.sampling_defaults``, in their place.
             seed: of the random streams; of several equal prompts each next one gets the next seed.
             beginning: reasoning that all paths go on from (section 2.1 of the paper), as text or token ids; for a list of
                 prompts, a list of as many (None for none). It counts to the budget and to the interval.
@@ -229,10 +229,11 @@ class LeapGenerator:
         leap_options, sampling_options = split_options(dict(options or {}), LeapConfig, SamplingConfig)
         if isinstance(leap, bool):
             leap = LeapConfig() if leap else LeapConfig.independent()
-        if sampling is None:
-            sampling = SamplingConfig.from_generation_config(self.model.generation_config)
         if not isinstance(leap, LeapConfig):
             raise TypeError(f"leap must be True, False or a LeapConfig, not {leap!r:.80}.")
+        if sampling is None:
+            stated = SamplingConfig.from_generation_config(self.model.generation_config)
+            sampling = stated.replace(**dict(leap.sampling_defaults))
         if not isinstance(sampling, SamplingConfig):
             raise TypeError(f"sampling must be None or a SamplingConfig, not {sampling!r:.80}.")
         return leap.replace(**leap_options), sampling.replace(**sampling_options)
@@ -266,7 +267,7 @@ class LeapGenerator:
         if beginning is None:
             return []
         if isinstance(beginning, str):
-            tokens, text = self.vocabulary.encode([beginning], after=prompt), beginning
+            tokens, text = self.vocabulary.encode([Plain(beginning)], after=prompt), beginning
         else:
             self._check_tokens("beginning", beginning)
             tokens, text = list(beginning), decode(self.tokenizer, beginning)

@@ -305,3 +305,13 @@ def test_a_refusal_leaves_the_generator_as_good_as_new(generator):
     after = generator.generate(QUESTION, **SHORT)
     assert [path.token_ids for path in after.paths] == [path.token_ids for path in before.paths]
     assert not generator.model.training
+
+
+def test_a_prompt_longer_than_a_cut_context_says_why_it_is_cut():
+    """Would catch: a context of 64 for a model of 4096 positions, with no word on where they went."""
+    model = tiny.build("phi3", torch.float32, vocab_size=tiny_tokenizer.VOCAB, max_position_embeddings=4096,
+                       original_max_position_embeddings=64, rope_parameters={
+                           "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4})
+    generator = LeapGenerator(model, tiny_tokenizer.byte_level(), engine=EngineConfig(page_size=4, kv_cache_bytes=1 << 22))
+    refused(generator, "2 + " * 30 + "2?", match=r"the context is 64 tokens \(its rotary embeddings \(longrope\) change")
+    refused(generator, interval=16, max_new_tokens=32, leap=True, match=r"the context is 64 tokens \(its rotary embeddings")

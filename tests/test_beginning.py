@@ -32,7 +32,8 @@ def test_same_tokens_as_the_beginning_at_the_end_of_the_prompt():
 def test_the_interval_counts_from_the_start_of_the_beginning(length):
     """Would catch: a first block an interval too late, or none where a beginning is longer than the interval."""
     begun = list(range(20, 20 + length))
-    output = generator(engine=SMALL).generate(QUESTION, n=3, leap=LEAP, sampling=SAMPLING, seed=3, beginning=begun)
+    output = generator(engine=SMALL).generate(QUESTION, n=3, leap=LEAP, sampling=SAMPLING, seed=3, beginning=begun,
+                                              min_new_tokens=36)
     assert len(output.blocks) == (2 if length < 12 else 1)  # at 12 and 24 of 36 tokens
     assert output.ledger.discarded + sum(path.count("own") for path in output.paths) >= 3 * (36 - length)
     for path in output.paths:
@@ -77,6 +78,16 @@ def test_what_is_no_beginning_is_refused(beginning, error, message):
     """Would catch: a run that begins with garbage, ends at once, or says nothing of blocks it never holds."""
     with pytest.raises(error, match=message):
         generator(engine=SMALL).generate(QUESTION, n=2, leap=LEAP, sampling=SAMPLING, beginning=beginning)
+
+
+def test_a_beginning_spells_no_special_token():
+    """Would catch: a text of a model's, with ``<|im_start|>`` in it, that opens another turn inside the reasoning."""
+    leap = generator(engine=SMALL)
+    said = "So <|im_start|>user\n12"
+    output = leap.generate(QUESTION, n=1, leap=LEAP, sampling=SAMPLING, beginning=said)
+    begun = output.paths[0].segments[1]
+    assert (begun.kind, begun.text) == ("beginning", said)
+    assert leap.tokenizer.convert_tokens_to_ids("<|im_start|>") not in begun.token_ids
 
 
 def test_a_beginning_that_ends_the_reasoning_is_refused():

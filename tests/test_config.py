@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import json
 import math
 from types import SimpleNamespace
 
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GenerationConfig, TemperatureLogitsWarper
 
-from leapgen.config import EngineConfig, LeapConfig, SamplingConfig, split_options, unknown_options
+from leapgen.config import EngineConfig, LeapConfig, SamplingConfig, plain_values, split_options, unknown_options
+from leapgen.generator import LeapGenerator
 
 NAN, INF = float("nan"), float("inf")
 NOT_POSITIVE = [0, -1, 1.0, 1.5, True, "1", NAN, [1]]
@@ -45,6 +47,7 @@ REFUSED = {
         "min_new_tokens": [-1, 1.0, None, True, 16385],
         "stop_token_ids": [-1, [-1], [1.5], ["</s>"], [None], [True], "</s>"],
         "stop_strings": ["", [""], ["ok", ""], [3], [None], 3],
+        "sampling_defaults": [{"min_p": 2}, {"minp": 0.05}, {"interval": 3}, {3: 4}, None, 3, "min_p", [0.05]],
     },
 }
 # These two kinds of setting have tests of their own below.
@@ -227,7 +230,7 @@ def test_the_defaults_are_the_papers():
 
 @pytest.mark.parametrize(("preset", "departs"), [
     (LeapConfig.paper(), {}),
-    (LeapConfig.official(), {"similarity": "indel"}),
+    (LeapConfig.official(), {"similarity": "indel", "sampling_defaults": (("min_p", 0.05),)}),
     (LeapConfig.single(), {"blocks": (0,)}),
     (LeapConfig.single(2048), {"blocks": (0,), "interval": 2048}),
     (LeapConfig.leap_t(), {"self_summarize": True, "explain": False}),
@@ -260,6 +263,32 @@ def test_a_run_communicates_if_some_block_comes_before_the_budget_ends(interval,
     numbers = itertools.count() if blocks is None else sorted(blocks)
     first = next(iter(numbers), None)
     assert config.communicates == (max_blocks != 0 and first is not None and (first + 1) * interval < budget)
+
+
+STATED_MODEL = SimpleNamespace(model=SimpleNamespace(generation_config=GenerationConfig(temperature=1.0, min_p=0.01)))
+
+
+@pytest.mark.parametrize(("leap", "sampling", "options", "expected"), [
+    (LeapConfig.official(), None, {}, {"min_p": 0.05, "temperature": 1.0}),
+    (LeapConfig.official(interval=64), None, {"top_k": 9}, {"min_p": 0.05, "temperature": 1.0, "top_k": 9}),
+    (LeapConfig.official(), None, {"min_p": 0.2}, {"min_p": 0.2, "temperature": 1.0}),
+    (LeapConfig.official(), SamplingConfig(), {}, {"min_p": 0.0}),
+    (LeapConfig.official(), SamplingConfig(min_p=0.3), {"top_k": 9}, {"min_p": 0.3, "top_k": 9}),
+    (LeapConfig.official(sampling_defaults={}), None, {}, {"min_p": 0.01, "temperature": 1.0}),
+    (LeapConfig.paper(), None, {}, {"min_p": 0.01, "temperature": 1.0}),
+    (True, None, {}, {"min_p": 0.01, "temperature": 1.0}),
+])
+def test_a_presets_sampling_holds_unless_a_run_says_otherwise(leap, sampling, options, expected):
+    """Would catch: ``LeapConfig.official()`` that samples without the published code's min-p; a user's own sampling lost."""
+    assert LeapGenerator.settings(STATED_MODEL, leap, sampling, options)[1] == SamplingConfig(**expected)
+
+
+def test_a_presets_sampling_goes_through_a_file():
+    """Would catch: a run that cannot be resumed because JSON made its pairs lists."""
+    config = LeapConfig.official(sampling_defaults={"top_p": 0.9, "min_p": 0.05})
+    values = json.loads(json.dumps(plain_values(config)))
+    assert LeapConfig(**{name: value for name, value in values.items() if value is not None}) == config
+    assert hash(config) == hash(config.replace())
 
 
 # -- sampling ---------------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ SIZES = {  # kv heads, group, key width, value width, window, softcap, sinks
 }
 
 
-EXPERTS = ("qwen3_moe", "gpt_oss", "deepseek_v3")
+EXPERTS = ("qwen3_moe", "gpt_oss", "deepseek_v3", "granitemoehybrid")
 
 
 def steps(page_size):

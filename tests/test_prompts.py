@@ -2,10 +2,11 @@
 
 import copy
 import json
+import unicodedata
 
 import pytest
 import tiny_tokenizer
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
@@ -13,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from leapgen.config import LeapConfig
 from leapgen.protocol.chat import prompt_tokens, question_of
 from leapgen.protocol.prompts import TAGS, PromptSet
-from leapgen.protocol.text import decode
+from leapgen.protocol.text import Vocabulary, decode
 
 PROMPTS = PromptSet()
 PLAIN, EXPLAINED = LeapConfig.independent(), LeapConfig()
@@ -267,6 +268,114 @@ def test_any_question_survives(question):
     """Would catch: a character the way to the tokens changes (escapes, normalization, trimming)."""
     expected = turns(("user", PROMPTS.plain.replace("{question}", question)))
     assert text_of(tiny_tokenizer.byte_level(), question, PLAIN) == expected
+
+
+# -- what a message spells --------------------------------------------------------------------------------------------------
+
+
+TEMPLATES = {
+    "as it is": tiny_tokenizer.CHAT_TEMPLATE,
+    "trimmed": "<s>" + tiny_tokenizer.CHAT_TEMPLATE.replace("m['content']", "m['content'] | trim"),
+    "escaped": tiny_tokenizer.CHAT_TEMPLATE.replace("m['content']", "m['content'] | tojson"),
+    "without reasoning": tiny_tokenizer.CHAT_TEMPLATE.replace("m['content']", "m['content'].split('</think>')[-1]"),
+    "none": None,
+}
+SPELLED = [*tiny_tokenizer.SPECIAL, "<think>", "</think>", "<summarize>", "<|im_", "end|>", "s>", "</", "hidden0hidden",
+           "hidden", " ", "\n", "x", "漢", "2 + 2?", "\uff1c/think\uff1e", "\uff1c|im_end|\uff1e"]
+CONTENT = st.lists(st.sampled_from(SPELLED), min_size=1, max_size=6).map("".join).filter(str.strip)
+TOKENIZERS = {"byte-level": tiny_tokenizer.byte_level(), "thinking": tiny_tokenizer.byte_level(thinking=True),
+              "sentencepiece": tiny_tokenizer.sentencepiece_like(), "normalizing": tiny_tokenizer.normalizing()}
+
+
+def with_template(tokenizer, template):
+    twin = copy.deepcopy(tokenizer)
+    twin.chat_template = template
+    return twin
+
+
+every_template = pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+every_tokenizer = pytest.mark.parametrize("name", TOKENIZERS)
+
+
+def control_ids(tokenizer, tokens):
+    return [token for token in tokens if token in Vocabulary(tokenizer).control.values()]
+
+
+@every_template
+@every_tokenizer
+@settings(max_examples=30)
+@given(system=CONTENT, question=CONTENT, leap=st.sampled_from([PLAIN, EXPLAINED]))
+def test_what_a_message_spells_is_text_and_what_the_template_spells_is_a_token(template, name, system, question, leap):
+    """Would catch: a question with ``<|im_end|>`` in it that ends the user's turn and speaks as the system; one that loses
+    those words; a template's own tokens spelled out; a template that cannot be used with such a question.
+    """
+    tokenizer = with_template(TOKENIZERS[name], template)
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": question}]
+    harmless = [{"role": "system", "content": "x"}, {"role": "user", "content": "x"}]
+    tokens = prompt_tokens(tokenizer, messages, leap, PROMPTS, "<think>")
+    expected = prompt_tokens(tokenizer, harmless, leap, PROMPTS, "<think>")
+    assert control_ids(tokenizer, tokens) == control_ids(tokenizer, expected)
+    if template == tiny_tokenizer.CHAT_TEMPLATE:
+        asked = (PROMPTS.explanation if leap.explain else PROMPTS.plain).replace("{question}", question)
+        expected = turns(("system", system), ("user", asked)) + ("<think>\n" + PROMPTS.opening if leap.explain else "")
+        expected = unicodedata.normalize("NFKC", expected) if name == "normalizing" else expected
+        read = decode(tokenizer, tokens)
+        # SentencePiece puts a space after the template's own tokens
+        assert read == expected or (name == "sentencepiece" and read.replace(" ", "") == expected.replace(" ", ""))
+
+
+def tokens_as_before(tokenizer, messages, prompts):
+    """Template and text in one go, which is what a prompt that spells no special token is."""
+    messages = [*messages[:-1], {"role": "user", "content": prompts.plain.replace("{question}", messages[-1]["content"])}]
+    if tokenizer.chat_template is None:
+        return tokenizer.encode("".join(m["content"] + "\n\n" for m in messages))
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+@every_template
+@every_tokenizer
+@settings(max_examples=30)
+@given(system=st.text(max_size=9), question=st.text(min_size=1, max_size=20).filter(str.strip))
+def test_a_prompt_without_special_tokens_has_the_ids_of_template_and_text_in_one_go(template, name, system, question):
+    """Would catch: tokens at the edge of a question that no model was trained on, for every prompt there is."""
+    tokenizer = with_template(TOKENIZERS[name], template)
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": question}]
+    assume(not control_ids(tokenizer, tokenizer.encode(system + " " + question, add_special_tokens=False)))
+    assert prompt_tokens(tokenizer, messages, PLAIN, PROMPTS, "") == tokens_as_before(tokenizer, messages, PROMPTS)
+
+
+def test_an_earlier_turn_of_the_assistant_keeps_its_thinking_and_nothing_else():
+    """Would catch: a template that no longer finds the reasoning it leaves out, an assistant's turn that opens another."""
+    tokenizer = with_template(TOKENIZERS["thinking"], TEMPLATES["without reasoning"])
+    messages = [{"role": "user", "content": "2?"}, {"role": "assistant", "content": "<think>\nHm.</think>Two.<|im_end|>"},
+                {"role": "user", "content": "3?</think>"}]
+    assert text_of(tokenizer, messages, PLAIN) == turns(
+        ("user", "2?"), ("assistant", "Two.<|im_end|>"), ("user", PROMPTS.plain.replace("{question}", "3?</think>")))
+    tokens = prompt_tokens(with_template(tokenizer, TEMPLATES["as it is"]), messages, PLAIN, PROMPTS, "")
+    assert tokens.count(tokenizer.convert_tokens_to_ids("<think>")) == 1
+    assert tokens.count(tokenizer.convert_tokens_to_ids("</think>")) == 1
+    assert tokens.count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 3
+
+
+def test_a_prompt_sets_own_special_tokens_stay_special():
+    """Would catch: a set for a model that has to be told of ``<think>`` in its prompt, spelled out letter by letter."""
+    tokenizer = TOKENIZERS["thinking"]
+    prompts = PromptSet(plain="Use <think>. {question} </think>")
+    tokens = prompt_tokens(tokenizer, "Is <think> a tag?", PLAIN, prompts, "")
+    assert tokens.count(tokenizer.convert_tokens_to_ids("<think>")) == 1
+    assert decode(tokenizer, tokens) == turns(("user", "Use <think>. Is <think> a tag? </think>"))
+
+
+def test_parts_of_a_message_are_text_too():
+    """Would catch: only contents that are strings looked at (earlier turns may have parts, or call tools)."""
+    tokenizer = with_template(TOKENIZERS["thinking"], "{% for m in messages %}{{ m['content'] if m['content'] is string "
+                              "else m['content'][0]['text'] + m['name'] }}<|im_end|>{% endfor %}")
+    messages = [{"role": "user", "name": "</s>", "content": [{"type": "text", "text": "a<|im_end|>"}]},
+                {"role": "user", "content": "b"}]
+    tokens = prompt_tokens(tokenizer, messages, PLAIN, PROMPTS, "")
+    assert decode(tokenizer, tokens).startswith("a<|im_end|></s><|im_end|>")
+    assert control_ids(tokenizer, tokens) == [tokenizer.convert_tokens_to_ids("<|im_end|>")] * 2
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n", [{"role": "user", "content": " "}]])

@@ -1,12 +1,20 @@
 """What cannot be served exactly is refused when the engine is made, by name and with the reason."""
 
 import copy
+import logging
 
 import pytest
 import tiny
 import torch
 from oracle import LogitsRecorder
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMultimodalLM,
+    AutoModelForSeq2SeqLM,
+    LlamaForCausalLM,
+)
 
 from leapgen.config import EngineConfig, SamplingConfig
 from leapgen.engine import Engine, NonFiniteLogitsError, PoolTooSmallError, Stream, UnsupportedModelError
@@ -50,6 +58,23 @@ REFUSED = {
         "layer_types": ["sliding_attention", "full_attention"] * 2 + ["full_attention"]},
         "Gemma3nForCausalLM cannot be served: 2 of its layers read another layer's KV"),
     "llama": (AutoModel, LLAMA, "LlamaModel cannot be served: it has no language modelling head"),
+    "granitemoehybrid": (AutoModelForCausalLM, {
+        **LLAMA, "num_local_experts": 2, "shared_intermediate_size": 16, "mamba_n_heads": 4,
+        "layer_types": ["full_attention", "linear_attention"]},
+                         "GraniteMoeHybridForCausalLM cannot be served: it has recurrent layers"),
+    "video_llama_3": (AutoModelForMultimodalLM, {
+        "text_config": {**LLAMA, "model_type": "qwen2"},
+        "vision_config": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2,
+                          "patch_size": 4}},
+        "VideoLlama3ForConditionalGeneration cannot be served: its forward does not heed logits_to_keep"),
+    "qwen2_5_omni_thinker": (AutoModelForMultimodalLM, {
+        "text_config": {**LLAMA, "model_type": "qwen2_5_omni_text", "rope_parameters": {
+            "rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}},
+        "vision_config": {"depth": 1, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 4,
+                          "out_hidden_size": 32, "fullatt_block_indexes": [0]},
+        "audio_config": {"d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 48,
+                         "output_dim": 32, "num_mel_bins": 8}},
+        "Qwen2_5OmniThinkerForConditionalGeneration cannot be served: its forward does not heed logits_to_keep"),
 }
 
 
@@ -103,6 +128,111 @@ def test_a_layer_that_does_not_use_the_attention_function_is_refused():
         Engine(model, SMALL)
 
 
+# -- rows of logits that a step asks for ---------------------------------------------------------------------------------
+
+
+class KeepsAll(LlamaForCausalLM):
+    """Has the parameter and ignores it."""
+
+    def forward(self, *args, logits_to_keep=0, **kwargs):
+        return super().forward(*args, **kwargs)
+
+
+class KeepsTheLast(LlamaForCausalLM):
+    """Takes how many rows are asked for, and returns so many from the end."""
+
+    def forward(self, *args, logits_to_keep=0, **kwargs):
+        count = len(logits_to_keep) if isinstance(logits_to_keep, torch.Tensor) else logits_to_keep
+        return super().forward(*args, logits_to_keep=count, **kwargs)
+
+
+class KeepsInOrder(LlamaForCausalLM):
+    """Takes rows, and returns them as they follow on each other."""
+
+    def forward(self, *args, logits_to_keep=0, **kwargs):
+        if isinstance(logits_to_keep, torch.Tensor):
+            logits_to_keep = logits_to_keep.sort().values
+        return super().forward(*args, logits_to_keep=logits_to_keep, **kwargs)
+
+
+class TakesANumber(LlamaForCausalLM):
+    """Knows the number of last rows only."""
+
+    def forward(self, *args, logits_to_keep=0, **kwargs):
+        return super().forward(*args, logits_to_keep=slice(-logits_to_keep, None), **kwargs)
+
+
+@pytest.mark.parametrize("kind", [KeepsAll, KeepsTheLast, KeepsInOrder])
+def test_a_model_that_returns_other_rows_than_it_is_asked_for_is_refused(kind):
+    """Would catch: every path's first token drawn from the logits of the prompt's first position."""
+    model = tiny.build("llama")
+    model.__class__ = kind
+    with pytest.raises(UnsupportedModelError, match=rf"{kind.__name__} cannot be served: .* does not heed logits_to_keep"):
+        Engine(model, SMALL)
+
+
+def test_a_model_that_takes_no_rows_is_refused_by_name():
+    """Would catch: a TypeError out of the model's code, which says nothing of leapgen."""
+    model = tiny.build("llama")
+    model.__class__ = TakesANumber
+    with pytest.raises(UnsupportedModelError, match="TakesANumber cannot be served: its forward fails in a packed step"):
+        Engine(model, SMALL)
+
+
+# -- hybrids, and dtypes that are mixed ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("positions", [None, "rope"])
+def test_a_hybrid_of_attention_layers_only_is_served_exactly(positions):
+    """Would catch: a model refused for recurrent layers that its class may have and it has not."""
+    config = AutoConfig.for_model("granitemoehybrid", **{
+        **LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2, "shared_intermediate_size": 24, "mamba_n_heads": 4,
+        "layer_types": ["full_attention"] * 2, "position_embedding_type": positions})
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, experts_implementation="eager").double().eval()
+    engine = Engine(model, SMALL)
+    recorder = LogitsRecorder(engine)
+    root = engine.add(PROMPT, SamplingConfig.greedy(), limit=len(PROMPT) + 9)
+    twin = engine.fork(root)
+    engine.extend(twin, [9, 8, 7], limit=len(PROMPT) + 12)
+    while engine.has_work:
+        engine.step()
+    assert recorder.worst_error(model, [root, twin]) < 1e-5
+
+
+class Float32Logits(LlamaForCausalLM):
+    def forward(self, *args, **kwargs):
+        output = super().forward(*args, **kwargs)
+        output.logits = output.logits.float()
+        return output
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_with_float32_logits_is_judged_as_half_precision(dtype):
+    """Would catch: a model refused for rounding that is its own: only the dtype of its logits was looked at."""
+    model = tiny.build("llama", dtype, num_hidden_layers=4)
+    model.__class__ = Float32Logits
+    engine = Engine(model, SMALL)
+    sequence = engine.add(PROMPT, SamplingConfig.greedy(), limit=len(PROMPT) + 4)
+    while engine.has_work:
+        engine.step()
+    assert len(sequence) == len(PROMPT) + 4
+
+
+def test_float32_is_judged_as_float32():
+    """Would catch: a tolerance for half precision that all models get."""
+    model = tiny.build("llama", torch.float32)
+    forward = model.model.layers[0].self_attn.forward
+
+    def rounded_over_pages(*args, **kwargs):
+        output, weights = forward(*args, **kwargs)
+        return (output.bfloat16().float() if "leapgen_plan" in kwargs else output), weights
+
+    model.model.layers[0].self_attn.forward = rounded_over_pages
+    with pytest.raises(UnsupportedModelError, match=r"differ from its own by .* allowed 0\.001"):
+        Engine(model, SMALL)
+
+
 # -- a window that only the mask knows of: over pages the mask does not exist ----------------------------------------
 
 
@@ -145,11 +275,13 @@ def test_models_that_only_mask_their_window_are_refused_or_exact(name, changes):
 # -- lengths ----------------------------------------------------------------------------------------------------------
 
 
+LONG = {"max_position_embeddings": 4096, "original_max_position_embeddings": 512, "rope_parameters": {
+    "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}}
+DYNAMIC = {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}
+
+
 @pytest.mark.parametrize(("name", "changes", "expected"), [
-    ("llama", {}, 2048),
-    ("phi3", {"max_position_embeddings": 4096, "original_max_position_embeddings": 512, "rope_parameters": {
-        "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}}, 512),
-    ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, 2048),
+    ("llama", {}, 2048), ("phi3", LONG, 512), ("llama", DYNAMIC, 2048),
     ("llama", {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4,
                                    "original_max_position_embeddings": 512}}, 2048),
 ], ids=["default", "longrope", "dynamic", "yarn"])
@@ -163,6 +295,28 @@ def test_the_context_ends_where_cached_keys_would_change(name, changes, expected
     with pytest.raises(ValueError, match=f"serves at most {expected} positions"):
         Engine(model, EngineConfig(kv_cache_bytes=1 << 26, context_length=expected + 1))
     assert Engine(model, EngineConfig(kv_cache_bytes=1 << 26, context_length=100)).context_length == 100
+
+
+@pytest.mark.parametrize(("name", "changes", "length"), [("phi3", LONG, 512), ("llama", DYNAMIC, 2048)],
+                         ids=["longrope", "dynamic"])
+def test_a_context_cut_for_its_rotary_embeddings_says_so(name, changes, length, caplog):
+    """Would catch: a context shorter than the model's, with no word on why."""
+    kind = changes["rope_parameters"]["rope_type"]
+    why = rf"its rotary embeddings \({kind}\) change every earlier key of a sequence that grows beyond {length}"
+    model = tiny.build(name, **changes)
+    with caplog.at_level(logging.WARNING, logger="leapgen"):
+        engine = Engine(model, EngineConfig(kv_cache_bytes=1 << 26))
+    (record,) = caplog.records
+    assert f"{type(model).__name__} is served up to {length} positions: {why}".replace("\\", "") in record.getMessage()
+    with pytest.raises(ValueError, match=f"{length + 1} tokens do not fit: the context is {length} tokens .{why}"):
+        engine.add([5] * (length + 1))
+    with pytest.raises(ValueError, match=f"serves at most {length} positions exactly: {why}"):
+        Engine(model, EngineConfig(kv_cache_bytes=1 << 26, context_length=length + 1))
+    caplog.clear()
+    engine = Engine(model, EngineConfig(kv_cache_bytes=1 << 26, context_length=length - 1))
+    assert not caplog.records
+    with pytest.raises(ValueError, match=f"the context is {length - 1} tokens .EngineConfig.context_length"):
+        engine.add([5] * length)
 
 
 def test_longrope_is_exact_to_the_end_of_its_context():

@@ -36,6 +36,8 @@ ARCHITECTURES: dict[str, dict] = {
     "deepseek_v3": {**_LLAMA, "num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 4,
                     "qk_nope_head_dim": 8, "v_head_dim": 6, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1,
                     "topk_group": 1, "n_shared_experts": 1, "first_k_dense_replace": 1, "moe_intermediate_size": 24},
+    "granitemoehybrid": {**_LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2, "shared_intermediate_size": 24,
+                         "layer_types": ["full_attention"] * 2, "mamba_n_heads": 4, "position_embedding_type": "rope"},
 }
 
 

@@ -29,13 +29,21 @@ _GATED: dict[torch.dtype, Any] = {}
 _CANDIDATES: dict[torch.dtype, Any] = {}
 
 
-@lru_cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels, or None where they were not built (no compiler at install time)."""
+    """The compiled kernels, or None where there are none; ``missing`` says why."""
+    return _load()[0]
+
+
+@lru_cache
+def _load() -> tuple[ctypes.CDLL | None, str]:
+    """The compiled kernels, or why there are none."""
     spec = find_spec("leapgen_kernels._cpu")
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        return None
-    lib = ctypes.CDLL(spec.origin)
+        return None, "they were not built (was there no C++ compiler when leapgen was installed?)"
+    try:
+        lib = ctypes.CDLL(spec.origin)
+    except OSError as error:  # another libc or architecture than it was built for, no libgomp
+        return None, f"they cannot be loaded ({error})"
     try:
         _declare(lib)
     except AttributeError as error:
@@ -44,7 +52,7 @@ def library() -> ctypes.CDLL | None:
     if lib.leapgen_has_amx() and _amx_agrees(lib):
         _LINEAR[torch.bfloat16], _ATTEND[torch.bfloat16] = lib.leapgen_linear_amx, lib.leapgen_attend_amx
         _GATED[torch.bfloat16] = lib.leapgen_gated_amx
-    return lib
+    return lib, ""
 
 
 def _declare(lib: ctypes.CDLL) -> None:
@@ -71,7 +79,7 @@ def _amx_agrees(lib: ctypes.CDLL) -> bool:
     """Whether the machine's tiles compute what their model does; a machine that claims to have them may be an emulator."""
     generator = torch.Generator().manual_seed(0)
     shapes = (40, 70), (64, 70), (64, 70), (50, 64)
-    x, *weights = (torch.randn(shape, generator=generator).bfloat16() / 8 for shape in shapes)
+    x, *weights = (torch.randn(shape, generator=generator, dtype=torch.float32).bfloat16() / 8 for shape in shapes)
     results = [linear(x, weights[:1], [None], getattr(lib, f"leapgen_linear_{name}"))[0].float() for name in AMX]
     products = [gated(x, "silu", weights, [None] * 3, getattr(lib, f"leapgen_gated_{name}")).float() for name in AMX]
     agree = all(torch.allclose(*pair, rtol=2**-7, atol=2**-7) for pair in (results, products))
@@ -88,7 +96,16 @@ def amx() -> bool:
 
 def serves(tensor: Tensor) -> bool:
     """Whether the kernels are built and take tensors like this one."""
-    return tensor.device.type == "cpu" and tensor.dtype in DTYPES and library() is not None
+    return library() is not None and _takes(tensor)
+
+
+def missing(tensor: Tensor) -> str:
+    """Why the kernels do not serve a tensor that they would take; empty where they do, or would not take it."""
+    return _load()[1] if _takes(tensor) else ""
+
+
+def _takes(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.dtype in DTYPES
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, plan: Tensor, scaling: float, sliding_window: int | None,
@@ -203,7 +220,7 @@ def candidates(logits: Tensor, k: int, room: int, normalise: bool) -> tuple[Tens
         no more; and ids [rows, room] int64. Both are None where more tie than there is room for.
     """
     rows, vocab = logits.shape
-    normalisers, scores = torch.empty(rows), torch.empty(rows, room)
+    normalisers, scores = torch.empty(rows, dtype=torch.float32), torch.empty(rows, room, dtype=torch.float32)
     ids, counts = torch.empty(rows, room, dtype=torch.int64), torch.empty(rows, dtype=torch.int64)
     _CANDIDATES[logits.dtype](logits.data_ptr(), rows, vocab, logits.stride(0), k, room, normalisers.data_ptr(),
                               scores.data_ptr(), ids.data_ptr(), counts.data_ptr(), normalise, 1.0, 1.0, 0.0, None, None,
@@ -233,7 +250,7 @@ def draw(logits: Tensor, k: int, room: int, normalise: bool, temperature: float,
     """
     rows, vocab = logits.shape
     tokens, counts = torch.zeros(2, rows, dtype=torch.int64)
-    normalisers, chosen, logprobs = torch.zeros(3, rows)
+    normalisers, chosen, logprobs = torch.zeros(3, rows, dtype=torch.float32)
     _CANDIDATES[logits.dtype](logits.data_ptr(), rows, vocab, logits.stride(0), k, room, normalisers.data_ptr(), None, None,
                               counts.data_ptr(), normalise, temperature, top_p, min_p, uniforms.ctypes.data,
                               tokens.data_ptr(), chosen.data_ptr(), logprobs.data_ptr(), torch.get_num_threads())

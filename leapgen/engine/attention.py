@@ -10,7 +10,7 @@ from leapgen_kernels import cpu, gpu, ops
 from torch import Tensor
 from transformers import AttentionInterface
 
-from leapgen.engine.cache import GrowingKVCache
+from leapgen.engine.cache import GrowingKVCache, LayerSpec
 from leapgen.engine.plan import Attends, StepPlan
 
 NAME = "leapgen_paged"
@@ -61,6 +61,7 @@ def _attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, 
     plan.windows[layer] = options["sliding_window"]
     if isinstance(plan.cache, GrowingKVCache):
         plan.cache.prepare(layer, key, value)
+    _check_layer(module, query, key, value, plan.cache.specs[layer])
     if plan.kernels and cpu.serves(query):
         return cpu.attend(query, key, value, plan.packed(layer), **options)
     if plan.kernels and gpu.serves(query):
@@ -88,6 +89,15 @@ def _check(module: torch.nn.Module, query: Tensor, key: Tensor, attention_mask: 
     for argument, given in kwargs.items():
         if given is not None and argument not in _HARMLESS and not _is_packing(argument):
             raise UnsupportedAttentionError(f"{name} passes {argument}= to its attention, which is not known here")
+
+
+def _check_layer(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, spec: LayerSpec) -> None:
+    """What kernels read and write must be what the pool holds: they see addresses only."""
+    given = key.shape[1], key.shape[3], value.shape[3], key.dtype
+    if given != (spec.num_kv_heads, spec.key_dim, spec.value_dim, spec.dtype) or not query.dtype == key.dtype == value.dtype:
+        raise UnsupportedAttentionError(f"{type(module).__name__} hands over keys {tuple(key.shape)} of {key.dtype}, values "
+                                        f"{tuple(value.shape)} of {value.dtype} and queries of {query.dtype}, which the KV "
+                                        f"pool does not hold: {spec}")
 
 
 def _is_packing(argument: str) -> bool:
@@ -118,8 +128,8 @@ def paged_attention(query: Tensor, key_cache: Tensor, value_cache: Tensor, plan:
     for rows, count in _equal_query_lengths(plan):
         lengths = plan.kv_lengths[rows]
         index = torch.from_numpy(rows).to(query.device)
-        tokens = tensors.query_starts[index][:, None] + torch.arange(count, device=query.device)  # [B, Q]
-        span = torch.arange(int(lengths.max()), device=query.device)  # [L]
+        tokens = tensors.query_starts[index][:, None] + torch.arange(count, dtype=torch.int64, device=query.device)  # [B, Q]
+        span = torch.arange(int(lengths.max()), dtype=torch.int64, device=query.device)  # [L]
         kv_lengths = tensors.kv_lengths[index][:, None]  # [B, 1]
         # Past its end a sequence reads its first slot again, which is written; the mask takes it out.
         span_or_first = torch.where(span < kv_lengths, span, 0)  # [B, L]
@@ -130,7 +140,7 @@ def paged_attention(query: Tensor, key_cache: Tensor, value_cache: Tensor, plan:
         scores = torch.einsum("bqhgd,blhd->bhgql", q, k) * scaling
         if softcap is not None:
             scores = torch.tanh(scores / softcap) * softcap
-        position = kv_lengths - count + torch.arange(count, device=query.device)  # [B, Q]
+        position = kv_lengths - count + torch.arange(count, dtype=torch.int64, device=query.device)  # [B, Q]
         visible = span <= position[..., None]  # [B, Q, L]
         if sliding_window is not None:
             visible &= span > position[..., None] - sliding_window

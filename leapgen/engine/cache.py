@@ -47,6 +47,10 @@ class KVCache:
         self.keys[index] = _on_large_pages(torch.empty(*shape, spec.num_kv_heads, spec.key_dim, **options))
         self.values[index] = _on_large_pages(torch.empty(*shape, spec.num_kv_heads, spec.value_dim, **options))
 
+    def empty(self) -> None:
+        """Gives its memory back; it has no layers from now on."""
+        self.specs, self.keys, self.values = {}, {}, {}
+
     @property
     def bytes_per_token(self) -> int:
         return sum(spec.bytes_per_token for spec in self.specs.values())

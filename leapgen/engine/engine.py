@@ -11,15 +11,17 @@ from transformers import PreTrainedModel
 
 from leapgen.config import EngineConfig, SamplingConfig
 from leapgen.engine.drafting import Drafter
+from leapgen.engine.fingerprint import ModelChangedError
 from leapgen.engine.pages import PagePool
-from leapgen.engine.runner import Runner
-from leapgen.engine.sampling import NonFiniteLogitsError
+from leapgen.engine.runner import Runner, all_of
+from leapgen.engine.sampling import NonFiniteLogitsError, Sampled
 from leapgen.engine.scheduler import Chunk, Scheduler
 from leapgen.engine.sequence import Draw, Sequence, no_pages
 from leapgen.engine.stream import Stream
 from leapgen.output import Ledger
 
 DRAFT_TOKENS = 4  # at most, where the CPU kernels serve the model
+STATES = 3  # of the model that are kept compiled: with an adapter, without, with another
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,10 @@ class Engine:
     Every operation leaves other sequences as they are; everything computed is computed once, unless the pool runs
     out and a sequence is preempted (its tokens stay, its KV is computed again, its samples are the same).
 
+    The model may change between runs: adapters, weights, modules, hooks, dtypes. ``add`` takes it as it is then.
+
     Args:
-        model: a causal language model of transformers, in eval mode. It is not modified.
+        model: a causal language model of transformers, in eval mode when a step runs. It is not modified.
         config: limits.
 
     Raises:
@@ -55,19 +59,61 @@ class Engine:
 
     def __init__(self, model: PreTrainedModel, config: EngineConfig | None = None) -> None:
         self.config = config or EngineConfig()
-        self.runner = Runner(model, self.config)
-        self.pool = PagePool(self.runner.cache.num_pages, self.config.page_size)
-        most = self.config.draft_tokens
-        if most is None:
-            most = DRAFT_TOKENS if self.runner.fast is not None else 0
-        self.drafter = Drafter(most) if most else None
-        self.scheduler = Scheduler(self.pool, self.config.max_step_tokens, self.config.max_batch_size,
-                                   self.runner.cache.copy_page, self.drafter)
-        self.context_length = min(self.runner.context_length, self.pool.num_pages * self.config.page_size)
         self.last_step: list[Chunk] = []  # what the newest step computed
         self.last_step_seconds = 0.0
         self._live: dict[int, Sequence] = {}  # oldest first
         self._next_id = 0
+        self._runners: list[Runner] = []  # by state of the model, the newest first; none where a cache was lost
+        self._go_by(Runner(model, self.config))
+
+    # -- the model --------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Takes the model as it is now. One that has changed is checked and compiled as when the engine was made.
+
+        ``add`` does this first. A state that the model comes back to costs nothing again, if it is one of the newest few and
+        the model still has its parameters.
+
+        Raises:
+            ModelChangedError: it has changed while there are live sequences; names what has. They stay as they are.
+            UnsupportedModelError, PoolTooSmallError: as when the engine is made.
+        """
+        if self._runners:
+            with self.runner.locks:
+                if not self.runner.fingerprint.changes():
+                    return
+        with all_of(self.runner.model):
+            self._renew()
+
+    def _renew(self) -> None:
+        changes = self.runner.fingerprint.changes()
+        if self._live:
+            raise ModelChangedError(changes, len(self._live))
+        for runner in self._runners:
+            if not runner.fingerprint.changes():
+                return self._go_by(runner)
+        cache = self.runner.cache
+        try:
+            self._go_by(Runner(self.runner.model, self.config, cache))
+        finally:
+            if not cache.specs and self.runner.cache is cache:
+                self._runners.clear()
+
+    def _go_by(self, runner: Runner) -> None:
+        """Steps are this runner's from now on."""
+        others = [one for one in self._runners if one is not runner and one.cache is runner.cache
+                  and one.fingerprint.within_model]
+        fresh = not self._runners or self.runner.cache is not runner.cache
+        self.runner, self._runners = runner, [runner, *others][:STATES]
+        if fresh:
+            most = self.config.draft_tokens
+            if most is None:
+                most = DRAFT_TOKENS if runner.fast is not None else 0
+            self.drafter = Drafter(most) if most else None
+            self.pool = PagePool(runner.cache.num_pages, self.config.page_size)
+            self.scheduler = Scheduler(self.pool, self.config.max_step_tokens, self.config.max_batch_size,
+                                       runner.cache.copy_page, self.drafter)
+        self.context_length = min(runner.context_length, self.pool.num_pages * self.config.page_size)
 
     # -- the five verbs ---------------------------------------------------------------------------------------------
 
@@ -85,7 +131,9 @@ class Engine:
 
         Raises:
             ValueError: no tokens, an id outside the vocabulary, or more tokens than the context.
+            ModelChangedError, UnsupportedModelError, PoolTooSmallError: as ``refresh``.
         """
+        self.refresh()
         tokens = list(tokens)
         if not tokens:
             raise ValueError("tokens is empty: a sequence needs at least one token.")
@@ -198,6 +246,7 @@ class Engine:
 
         Raises:
             NonFiniteLogitsError: names path and position; no sequence has changed.
+            ModelChangedError: the model can no longer go on with live sequences, which it has computed as it was.
             PoolTooSmallError: the pool cannot hold the oldest runnable sequence.
         """
         began = time.perf_counter()
@@ -209,14 +258,14 @@ class Engine:
         if not chunks:
             return []
         try:
-            sampled = self.runner.step(chunks)
+            sampled = self._run(chunks)
         except NonFiniteLogitsError:
             drafted = [chunk for chunk in chunks if chunk.sequence.drafts]
             if not drafted:
                 raise
             for chunk in drafted:  # they may stand behind a draft that nobody would have drawn
                 chunk.draft([])
-            sampled = self.runner.step(chunks)
+            sampled = self._run(chunks)
         events: list[Event] = []
         for chunk in chunks:
             self._commit(chunk, events)
@@ -230,6 +279,18 @@ class Engine:
             self.drafter.times.observe(len(chunks), sum(chunk.end for chunk in chunks),
                                        sum(len(chunk.sequence.drafts) for chunk in chunks), self.last_step_seconds)
         return events
+
+    def _run(self, chunks: list[Chunk]) -> Sampled | None:
+        try:
+            return self.runner.step(chunks)
+        except NonFiniteLogitsError:
+            raise
+        except Exception as error:
+            with self.runner.locks:
+                changes = self.runner.fingerprint.changes()
+            if not changes:
+                raise
+            raise ModelChangedError(changes, len(self._live)) from error
 
     def _hand_out(self) -> list[Event]:
         """The next token of each sequence that an earlier step drew more of."""
@@ -347,6 +408,14 @@ class Engine:
             assert all(f.leader is s and f.tokens[: f.shared_length] == s.tokens[: f.shared_length]
                        for f in s.followers), s
 
+    @property
+    def context(self) -> str:
+        """The context in words, for errors: how many tokens, and why no more."""
+        exact, why = self.runner.context_length, self.runner.context_reason
+        if self.context_length < exact:
+            why = f"the model has {exact}, but the KV pool holds no more; raise kv_cache_bytes or kv_cache_fraction"
+        return f"the context is {self.context_length} tokens" + (f" ({why})" if why else "")
+
     def _enter(self, sequence: Sequence) -> Sequence:
         self._next_id += 1
         self._live[sequence.id] = sequence
@@ -361,9 +430,7 @@ class Engine:
 
     def _check_tokens(self, tokens: list[int], length: int) -> None:
         if length > self.context_length:
-            raise ValueError(f"{length} tokens do not fit: the context is {self.context_length} tokens "
-                             f"(model: {self.runner.context_length}, KV pool: "
-                             f"{self.pool.num_pages * self.config.page_size}).")
+            raise ValueError(f"{length} tokens do not fit: {self.context}.")
         vocab = self.runner.vocab_size
         for token in tokens:
             if not 0 <= token < vocab:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import logging
 import operator
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from leapgen_kernels import cpu, ops
 from leapgen_kernels.program import Program, ProgramError, Stack
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 from torch.fx import GraphModule, Node
 from transformers import PreTrainedModel
 
@@ -29,6 +32,9 @@ logger = logging.getLogger(__name__)
 Args, Kwargs = tuple[Any, ...], dict[str, Any]
 
 WORTH_COMPILING = 1_000_000  # parameters: compiling takes a second or two, whatever the size
+ORDINARY = {Tensor, nn.Parameter}
+_CALL, _ABSENT = "_compiled_call_impl", object()  # what nn.Module calls in its forward's place
+_FIRST = "L['args'][0]"  # dynamo's name for a call's first argument
 WARM_UP_SIZES = (7, 64, 5, 7)  # tokens: odd, a multiple of every vector, odd again; the last is what must not compile anew
 
 
@@ -44,9 +50,12 @@ class FastModules:
         self.compile_seconds = 0.0
         self._calls: dict[nn.Module, Callable[..., Any]] = {}
         self._layers: list[CompiledLayer] = []
+        self._tensors = [*model.parameters(), *model.buffers()]
         if not _on_cpu(model):
             return
         layers = decoder_layers(model) if compile else []
+        if not all(type(t) in ORDINARY for layer in layers for t in (*layer.parameters(), *layer.buffers())):
+            layers = []  # quantised weights and the like: dynamo and kernels would see what they are made of
         inside = {module for layer in layers for module in layer.modules()}
         for module in model.modules():
             if type(module) is nn.Linear and module not in inside and _plain(module) and _kernel_serves(module.weight):
@@ -54,16 +63,22 @@ class FastModules:
         for layer in layers:
             self._layers.append(CompiledLayer(layer))
             self._calls[layer] = self._layers[-1]
+        self._kinds = self._kinds_now()
 
     @property
     def compiled(self) -> bool:
         return bool(self._layers)
 
-    def warm_up(self, run: Callable[[int], Tensor]) -> None:
+    @property
+    def modules(self) -> list[nn.Module]:
+        return list(self._calls)
+
+    def warm_up(self, run: Callable[[int], Tensor], agrees: Callable[[], bool]) -> None:
         """Compiles now, by running steps of some sizes; where that fails the layers stay as they are, and the log says why.
 
         Args:
             run: runs a step of that many tokens which touches no sequence, and returns its logits.
+            agrees: whether a step that attends says what it says without any of this.
         """
         if not self._layers:
             return
@@ -79,6 +94,8 @@ class FastModules:
                 logger.info("decoder layers are called one by one: they do not simply follow on each other")
                 for layer in self._layers:
                     layer.call = layer.direct or layer.call
+            if not agrees():
+                raise RuntimeError("compiled layers gave other results than the model's own")
         except Exception as error:  # whatever a compiler may say: the model can be served without it
             logger.warning("the decoder layers are not compiled, steps are slower: %s", error)
             self._calls = {module: call for module, call in self._calls.items() if not isinstance(call, CompiledLayer)}
@@ -88,7 +105,17 @@ class FastModules:
             logger.info("compiled the decoder layers in %.1f s", self.compile_seconds)
 
     def active(self) -> AbstractContextManager[None]:
+        """While this is entered the modules compute differently.
+
+        Raises:
+            RuntimeError: a tensor of the model is not of the size or dtype it was compiled for.
+        """
+        if self._layers and self._kinds_now() != self._kinds:
+            raise RuntimeError("the model's weights have other sizes or dtypes than when its layers were compiled")
         return calling(self._calls)
+
+    def _kinds_now(self) -> list[Any]:
+        return [*map(Tensor.numel, self._tensors), *map(operator.attrgetter("dtype"), self._tensors)]
 
 
 def _same(before: list[Tensor], run: Callable[[int], Tensor]) -> bool:
@@ -98,13 +125,17 @@ def _same(before: list[Tensor], run: Callable[[int], Tensor]) -> bool:
 @contextmanager
 def calling(calls: dict[nn.Module, Callable[..., Any]]) -> Iterator[None]:
     """Inside, calling one of these modules calls what stands beside it."""
+    before = [(vars(module), vars(module).get(_CALL, _ABSENT)) for module in calls]
     for module, call in calls.items():
-        module.__dict__["_compiled_call_impl"] = call
+        vars(module)[_CALL] = call
     try:
         yield
     finally:
-        for module in calls:
-            module.__dict__["_compiled_call_impl"] = None
+        for own, call in before:
+            if call is _ABSENT:
+                own.pop(_CALL, None)
+            else:
+                own[_CALL] = call
 
 
 def _on_cpu(model: PreTrainedModel) -> bool:
@@ -120,22 +151,33 @@ def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
 
 def _plain(module: nn.Module) -> bool:
     """No hooks, no forward of its own, not compiled by the user."""
+    everywhere = nn.modules.module
     return not (module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
-                or module._compiled_call_impl)
+                or module._compiled_call_impl or everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks)
+
+
+def call_layer(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """What is compiled of a layer. Dynamo gives up on code that has been compiled too often: this is nobody else's."""
+    return self.forward(*args, **kwargs)
 
 
 def _kernel_serves(weight: Tensor) -> bool:
-    return cpu.serves(weight) and weight.is_contiguous()
+    return type(weight) in ORDINARY and weight.layout is torch.strided and cpu.serves(weight) and weight.is_contiguous()
 
 
 def _linear_call(module: nn.Linear) -> Callable[[Tensor], Tensor]:
     def call(x: Tensor) -> Tensor:
         weight, bias = module.weight, module.bias
-        if x.dtype != weight.dtype or not _kernel_serves(weight) or not x.numel():
+        if not (type(x) is Tensor and x.dtype is weight.dtype and x.numel() and _kernel_serves(weight)
+                and weight.shape[1:] == x.shape[-1:] and (bias is None or _is_bias(bias, weight))):
             return module.forward(x)
         return cpu.linear(x, [weight], [bias])[0]
 
     return call
+
+
+def _is_bias(bias: Tensor, weight: Tensor) -> bool:
+    return _kernel_serves(bias) and bias.dtype is weight.dtype and bias.shape == weight.shape[:1]
 
 
 class CompiledLayer:
@@ -147,7 +189,7 @@ class CompiledLayer:
 
     def __init__(self, layer: nn.Module) -> None:
         self._layer = layer
-        self._checked = torch.compile(layer._call_impl, backend=_compile, fullgraph=True, dynamic=True)
+        self._checked = partial(torch.compile(call_layer, backend=_compile, fullgraph=True, dynamic=True), layer)
         self._served: list[Graph | None] = []  # by which graph each call was, None where its output is not the layer's
         self.direct: DirectCall | None = None
         self.call: Callable[[Args, Kwargs], Any] = self._call_checked
@@ -156,10 +198,10 @@ class CompiledLayer:
         return self.call(args, kwargs)
 
     def _call_checked(self, args: Args, kwargs: Kwargs) -> Any:
-        Graph.last = None
+        _newest.call = None
         output = self._checked(*args, **kwargs)
-        graph = Graph.last
-        self._served.append(graph if graph is not None and len(graph.output) == 1 and graph.output[0] is output else None)
+        call, _newest.call = _newest.call, None
+        self._served.append(call.graph if call is not None and len(call.output) == 1 and call.output[0] is output else None)
         return output
 
     def shorten(self) -> None:
@@ -201,7 +243,13 @@ def stack(layers: list[CompiledLayer], run: Callable[[], Any]) -> bool:
     if not handed_on or len({(program.width, program.dtype) for program in programs}) > 1:
         return False
     gathers, one_call = [layer.direct.inputs for layer in layers], Stack(programs, [layer.direct.place for layer in layers])
-    layers[0].call = lambda args, kwargs: one_call([inputs(args, kwargs) for inputs in gathers])
+    check = layers[0].direct.check
+
+    def call_all(args: Args, kwargs: Kwargs) -> Tensor:
+        check(args)
+        return one_call([inputs(args, kwargs) for inputs in gathers])
+
+    layers[0].call = call_all
     for layer in layers[1:]:
         layer.call = _hand_on
     return True
@@ -219,28 +267,41 @@ class DirectCall:
         run: takes tensors, returns the outputs.
         inputs: those tensors, from a call's arguments.
         program: what ``run`` runs, where it is a program; place: which of its inputs is the call's first argument.
+        dtype: of the call's first argument, where the graph reads it.
     """
 
     run: Callable[..., tuple[Any, ...]]
     inputs: Callable[[Args, Kwargs], tuple[Tensor, ...]]
     program: Program | None
     place: int | None
+    dtype: torch.dtype | None
 
     def __call__(self, args: Args, kwargs: Kwargs) -> Any:
+        self.check(args)
         return self.run(*self.inputs(args, kwargs))[0]
+
+    def check(self, args: Args) -> None:
+        if self.dtype is not None and args[0].dtype is not self.dtype:
+            raise ValueError(f"a layer compiled for {self.dtype} is called with {args[0].dtype}")
+
+
+class GraphCall(NamedTuple):
+    graph: Graph
+    output: tuple[Any, ...]
+
+
+_newest = threading.local()  # its call: of the graph that dynamo chose for this thread's newest call of a layer
 
 
 class Graph:
     """What dynamo captured of a layer: a program of our kernels, or what inductor makes of a layer they cannot say."""
-
-    last: Graph | None = None  # the graph that dynamo chose for the newest call
 
     def __init__(self, module: GraphModule, inputs: list[Any]) -> None:
         from torch._inductor.compile_fx import compile_fx
 
         placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
         self.sources = [node._dynamo_source.name for node in placeholders]
-        self.output: tuple[Any, ...] = ()
+        self._dtype = next((x.dtype for source, x in zip(self.sources, inputs, strict=True) if source == _FIRST), None)
         _use_linear_kernel(module)
         self._program: Program | None = None
         try:
@@ -254,9 +315,9 @@ class Graph:
             self._taken = [placeholders.index(node) for node in taken]
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
-        self.output = self._run(*(inputs[i] for i in self._taken))
-        Graph.last = self
-        return self.output
+        output = self._run(*(inputs[i] for i in self._taken))
+        _newest.call = GraphCall(self, output)
+        return output
 
     def call_with(self, layer: nn.Module) -> DirectCall:
         """The graph as a function of a call's arguments, the layer's own parameters and buffers filled in."""
@@ -265,8 +326,8 @@ class Graph:
         inputs = [f"own[{names.index(source)}]" if source in own
                   else source.replace("L['args']", "args").replace("L['kwargs']", "kwargs") for source in sources]
         gather = eval(f"lambda args, kwargs: ({', '.join(inputs)},)", {"own": list(own.values())})
-        place = sources.index("L['args'][0]") if self._program and "L['args'][0]" in sources else None
-        return DirectCall(self._run, gather, self._program, place)
+        place = sources.index(_FIRST) if self._program and _FIRST in sources else None
+        return DirectCall(self._run, gather, self._program, place, self._dtype)
 
 
 def _compile(graph: GraphModule, inputs: list[Any]) -> Graph:
@@ -294,7 +355,10 @@ def _use_linear_kernel(graph: GraphModule) -> None:
 
 
 def _is_parameter(node: object) -> bool:
-    return isinstance(node, Node) and node.op == "placeholder" and _kernel_serves(node.meta["example_value"])
+    if not isinstance(node, Node) or node.op != "placeholder":
+        return False
+    example = node.meta["example_value"]
+    return type(example) in {*ORDINARY, FakeTensor} and cpu.serves(example) and example.is_contiguous()
 
 
 def _same_dtype(*nodes: Node | None) -> bool:

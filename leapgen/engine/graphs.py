@@ -11,6 +11,7 @@ import logging
 import time
 from array import array
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from leapgen_kernels import gpu
 from torch import Tensor, nn
 
 from leapgen.engine import device_sampling
-from leapgen.engine.fast import calling, decoder_layers
+from leapgen.engine.fast import call_layer, calling, decoder_layers
 from leapgen.engine.plan import Attends, StepPlan, shared_segments
 from leapgen.engine.sampling import Sampled, sample
 from leapgen.engine.scheduler import Chunk
@@ -69,7 +70,6 @@ class DecodeGraphs:
         self._compile = compile
         self._replays: dict[int, Callable[[], None]] = {}
         self._uniforms = UniformBlocks()
-        self._weights = self._addresses()
         probe = StepPlan.build(self.cache, [[0]], [0], [1])  # no sequence has page 0 yet
         logits = runner.run([0], probe, np.zeros(1, dtype=np.int64))
         self._vocab, most = logits.shape[1], self.sizes[-1]
@@ -91,11 +91,6 @@ class DecodeGraphs:
         tiles, most = _tiles_for(attends, self.sizes[-1]), self.sizes[-1]
         return tiles, tiles, attends.target + PARTS_EACH * most
 
-    def _addresses(self) -> tuple[int, int]:
-        """Where the model's first and last weights lie: elsewhere, if they were moved or replaced as a whole."""
-        model = self.runner.model
-        return model.get_input_embeddings().weight.data_ptr(), model.get_output_embeddings().weight.data_ptr()
-
     def warm_up(self) -> None:
         """Captures every size, the largest first, so that the others find its memory.
 
@@ -106,7 +101,7 @@ class DecodeGraphs:
         calls: dict[nn.Module, Callable[..., Any]] = {}
         if self._compile:
             layers = decoder_layers(self.runner.model)
-            calls = {layer: torch.compile(layer._call_impl, dynamic=True) for layer in layers}
+            calls = {layer: partial(torch.compile(call_layer, dynamic=True), layer) for layer in layers}
         try:
             self._capture_all(calls)
         except Exception as error:
@@ -148,7 +143,7 @@ class DecodeGraphs:
 
     def serve(self, chunks: list[Chunk]) -> bool:
         """Whether a step is one of those captured."""
-        if self.runner.model.training or self._weights != self._addresses():
+        if self.runner.model.training:
             return False  # a graph would not notice
         return len(chunks) <= self.sizes[-1] and all(
             chunk.end - chunk.start == 1 and len(chunk.samples) == 1 and chunk.samples[0][1] is chunk.sequence

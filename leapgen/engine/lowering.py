@@ -50,9 +50,10 @@ class Numbers:
         if self.once:
             return self.places.numpy(), None
         token = self.places // TOKEN
+        numbers = torch.arange(TOKENS, dtype=torch.int64)
         for dim in range(self.places.dim()):
             shape = [-1 if d == dim else 1 for d in range(self.places.dim())]
-            if self.places.shape[dim] == TOKENS and torch.equal(token, torch.arange(TOKENS).view(shape).expand_as(token)):
+            if self.places.shape[dim] == TOKENS and torch.equal(token, numbers.view(shape).expand_as(token)):
                 first = self.places.select(dim, 0)
                 if torch.equal(self.places, first.unsqueeze(dim) + token * TOKEN):
                     return first.numpy(), dim
@@ -113,7 +114,7 @@ class Lowering:
         places = torch.from_numpy(self.writer.input(width, example.dtype, once))
         self.memories[node] = self.writer.inputs[-1]
         if not once:
-            places = torch.arange(TOKENS)[:, None] * TOKEN + places
+            places = torch.arange(TOKENS, dtype=torch.int64)[:, None] * TOKEN + places
         return Numbers(places.reshape(shape), example.dtype, once)
 
     def _opaque(self) -> Memory:
@@ -147,7 +148,7 @@ class Lowering:
             raise ProgramError(f"{target} of a size")  # sizes here are of the three tokens
         if target in _ELEMENTWISE and not kwargs:
             return self._elementwise(_ELEMENTWISE[target], dtype, *args)
-        return self._compound(target, dtype, *args, **kwargs)
+        return self._compound(target, dtype, args, kwargs)
 
     # -- what numbers go through ------------------------------------------------------------------------------------
 
@@ -200,7 +201,7 @@ class Lowering:
         found = torch.from_numpy(places)
         if dim is None:
             return Numbers(found, dtype, True)
-        tokens = torch.arange(TOKENS).view([-1 if d == dim else 1 for d in range(found.dim() + 1)])
+        tokens = torch.arange(TOKENS, dtype=torch.int64).view([-1 if d == dim else 1 for d in range(found.dim() + 1)])
         return Numbers(found.unsqueeze(dim) + tokens * TOKEN, dtype, False)
 
     def _mean(self, x: Numbers, dtype: torch.dtype, dim: int | tuple[int, ...], keepdim: bool = False) -> Numbers:
@@ -213,8 +214,10 @@ class Lowering:
         means = self.writer.mean(rows.reshape(-1, rows.shape[-1]), dtype).reshape(rows.shape[:-1])
         return self._numbers(means[..., None] if keepdim else means, token_dim, dtype)
 
-    def _compound(self, target: Any, dtype: torch.dtype, x: Numbers, *args: Any, **kwargs: Any) -> Numbers:
+    def _compound(self, target: Any, dtype: torch.dtype, args: Sequence[Any], kwargs: dict[str, Any]) -> Numbers:
         """What is made of several instructions, or takes arguments of its own."""
+        x, *args = args
+
         def calculate(op: str, *operands: Any) -> Numbers:
             return self._elementwise(op, dtype, *operands)
 
@@ -284,8 +287,13 @@ def lower(graph: GraphModule) -> tuple[Program, list[Node]]:
     Raises:
         ProgramError: it cannot be said in a program; says why.
     """
-    lowering = Lowering(graph)
-    return lowering.program(), lowering.inputs
+    try:
+        lowering = Lowering(graph)
+        return lowering.program(), lowering.inputs
+    except ProgramError:
+        raise
+    except Exception as error:  # arguments or shapes that no rule above foresees; whatever they are, inductor may know them
+        raise ProgramError(f"operations in a form that is not known here ({type(error).__name__}: {error})") from error
 
 
 def _example(node: Node) -> Any:

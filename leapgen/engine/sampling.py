@@ -49,20 +49,23 @@ class NonFiniteLogitsError(FloatingPointError):
         self.path, self.position = path, position
 
 
-def sample(logits: Tensor, lengths: Rows[int], sequences: Rows[Sequence]) -> Sampled:
+def sample(logits: Tensor, lengths: Rows[int], sequences: Rows[Sequence], kernels: bool = True) -> Sampled:
     """Draws one token a row.
 
     Args:
         logits: [rows, vocab], any float dtype; computed in float32, or float64 if it is.
         lengths: tokens row i's sequence had when its logits were computed: the position of the token drawn.
         sequences: whose settings, tokens and random stream row i uses.
+        kernels: whether the compiled sampler may be used; without, plain torch.
 
     Raises:
         NonFiniteLogitsError: names the first path and position concerned.
     """
     groups = _rows_by_config(sequences)
     draws = uniforms([s.stream for s in sequences], lengths)
-    drawn = _drawn_by_kernel(logits, groups[0][0], lengths, sequences, draws) if len(groups) == 1 else None
+    drawn = None
+    if kernels and len(groups) == 1:
+        drawn = _drawn_by_kernel(logits, groups[0][0], lengths, sequences, draws)
     if drawn is None:
         drawn = _drawn(logits.to(torch.promote_types(logits.dtype, torch.float32)), groups, lengths, sequences, draws)
     finite = drawn.normalisers.isfinite()
@@ -87,7 +90,8 @@ def _drawn(logits: Tensor, groups: list[tuple[SamplingConfig, list[int]]], lengt
     logprobs = torch.zeros(len(sequences), dtype=logits.dtype, device=logits.device)
     normalisers = logits.logsumexp(dim=-1)
     for config, rows in groups if normalisers.isfinite().all() else []:
-        index, uniform = torch.tensor(rows, device=logits.device), torch.from_numpy(draws[rows]).to(logits.device)
+        index = torch.tensor(rows, dtype=torch.int64, device=logits.device)
+        uniform = torch.from_numpy(draws[rows]).to(logits.device)
         scores = _processed(logits[index], config, [lengths[r] for r in rows], [sequences[r] for r in rows])
         tokens[index], logprobs[index] = draw(scores, config, uniform)
     chosen = logits.gather(1, tokens.clamp(0, logits.shape[1] - 1)[:, None])[:, 0]
@@ -117,7 +121,7 @@ def _processed(scores: Tensor, config: SamplingConfig, lengths: list[int], seque
     if config.repetition_penalty == 1.0 and not config.logits_processors:
         return scores
     for row, (length, sequence) in enumerate(zip(lengths, sequences, strict=True)):
-        input_ids = torch.tensor([[*sequence.tokens, *sequence.drafts][:length]], device=scores.device)
+        input_ids = torch.tensor([[*sequence.tokens, *sequence.drafts][:length]], dtype=torch.int64, device=scores.device)
         if config.repetition_penalty != 1.0:
             seen = input_ids[0].unique()
             seen = seen[seen < scores.shape[1]]  # an embedding may be wider than the head

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from leapgen.config import LeapConfig
 from leapgen.protocol.prompts import PromptSet
+from leapgen.protocol.text import Plain, Vocabulary
 
 Messages = Sequence[Mapping[str, Any]]
 Prompt = str | Messages | Sequence[int]
@@ -94,7 +96,8 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str | Messages, le
     """Token ids of the prompt, up to where the path itself begins.
 
     The question (a chat's last user message) is put into the explanation, or into the plain prompt; a tokenizer
-    without a chat template gets the text as it is.
+    without a chat template gets the text as it is. Special tokens that a message spells arrive as plain text, those of the
+    chat template and of ``prompts`` as what they are.
 
     Raises:
         ValueError: an empty prompt, or messages without a user message at their end.
@@ -106,12 +109,64 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str | Messages, le
                          "[{'role': 'user', 'content': 'What is 2 + 2?'}].")
     if not messages[-1]["content"].strip():
         raise ValueError("prompt is empty: give a question.")
-    messages[-1]["content"] = template.replace("{question}", messages[-1]["content"])
     opening = prompts.opening if leap.explain else ""
+    veil = _Veil(Vocabulary(tokenizer), f"{messages}{template}{opening}{tokenizer.chat_template}")
+    messages = [veil.hide(message) for message in messages]
+    messages[-1]["content"] = template.replace("{question}", messages[-1]["content"])
     if tokenizer.chat_template is None:
         text = "\n\n".join(str(m["content"]) for m in messages) + "\n\n" + opening
-        return tokenizer.encode(text)
+        return veil.encode(text, add_special_tokens=True)
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     if opening and think_start and not text.rstrip().endswith(think_start):
         text += think_start + "\n"
-    return tokenizer.encode(text + opening, add_special_tokens=False)
+    return veil.encode(text + opening, add_special_tokens=False)
+
+
+class _Veil:
+    """Puts a word in place of whatever spells a control token in messages, so that it goes through any chat template (which
+    may strip, split or escape what it gets) and is found again in the text that comes out.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, around: str) -> None:
+        self.vocabulary, self.hidden = vocabulary, []
+        self.mark = "hidden"
+        while self.mark in around:
+            self.mark += "x"
+
+    def hide(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """An assistant's earlier turn keeps its thinking markers: templates look for them."""
+        kept = self.vocabulary.thinking_markers() if message.get("role") == "assistant" else ()
+        return self._hide(message, [content for content in self.vocabulary.control if content not in kept])
+
+    def _hide(self, value: Any, control: list[str]) -> Any:
+        if isinstance(value, Mapping):
+            return {name: self._hide(item, control) for name, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._hide(item, control) for item in value]
+        if not isinstance(value, str):
+            return value
+        spelled = sorted((content for content in control if content in value), key=len, reverse=True)
+        if spelled:
+            value = re.sub("|".join(map(re.escape, spelled)), lambda match: self._word(match[0]), value)
+        ids = self.vocabulary.tokenizer.encode(value, add_special_tokens=False)
+        if not {self.vocabulary.control[content] for content in control}.isdisjoint(ids):  # the tokenizer's normalisation
+            value = re.sub(r"\S(?:.*\S)?", lambda match: self._word(self._seen(match[0])), value, flags=re.DOTALL)
+        return value
+
+    def _word(self, text: str) -> str:
+        self.hidden.append(text)
+        return f"{self.mark}{len(self.hidden) - 1}{self.mark}"
+
+    def _seen(self, text: str) -> str:
+        return re.sub(f"{self.mark}([0-9]+){self.mark}", lambda match: self.hidden[int(match[1])], text)
+
+    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        """Token ids of a text whose words stand for plain text; without such words, those of the tokenizer."""
+        tokenizer = self.vocabulary.tokenizer
+        first, *others = re.split(f"{self.mark}([0-9]+){self.mark}", text)
+        if not others:
+            return tokenizer.encode(first, add_special_tokens=add_special_tokens)
+        ids = tokenizer.encode(first, add_special_tokens=False)
+        pieces = [Plain(self.hidden[int(piece)]) if i % 2 == 0 else piece for i, piece in enumerate(others)]
+        ids += self.vocabulary.encode(pieces, after=ids)
+        return tokenizer.encode("") + ids if add_special_tokens else ids

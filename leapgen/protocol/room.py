@@ -16,10 +16,7 @@ def check_room(leap: LeapConfig, prompt: int, beginning: int, answer: int, frame
     Raises:
         ValueError: no token fits after the prompt, or no block that was asked for can be held; says what to change.
     """
-    context, exact = engine.context_length, engine.runner.context_length
-    held = f"the context is {context} tokens"
-    if context < exact:
-        held += f" (the model has {exact}, but the KV pool holds no more; raise kv_cache_bytes or kv_cache_fraction)"
+    context, held = engine.context_length, engine.context
     if prompt + beginning + answer >= context:
         begun = f" and the beginning {beginning}" if beginning else ""
         raise ValueError(f"the prompt is {prompt} tokens long{begun} and {answer} are kept for a forced answer, but {held}. "

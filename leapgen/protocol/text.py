@@ -18,8 +18,12 @@ _LINE_END = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _CONTROL = re.compile(r"[<\[|].*[>\]|]", re.DOTALL)
 
 
-class Untrusted(str):
-    """Text from a peer: whatever it spells must arrive as plain text, never as a special token or a tag of ours."""
+class Plain(str):
+    """Text that is no part of the protocol: whatever it spells must arrive as plain text, never as a special token."""
+
+
+class Untrusted(Plain):
+    """Text from a peer: in addition, it must not spell a tag of ours."""
 
 
 class Quoted(Untrusted):
@@ -150,14 +154,16 @@ class Vocabulary:
     def encode(self, pieces: Iterable[str], after: Sequence[int]) -> list[int]:
         """Token ids that continue ``after`` with the pieces' text.
 
-        ``Untrusted`` pieces never yield a control token and never spell a tag, ``Quoted`` ones no double quote either;
-        other pieces may, on purpose.
+        ``Plain`` pieces never yield a control token, ``Untrusted`` ones never spell a tag either, ``Quoted`` ones no double
+        quote; other pieces may, on purpose.
         """
         ids = list(after[-2 * CONTEXT_TOKENS :])
         known = len(ids)
         for piece in pieces:
             if isinstance(piece, Untrusted):
                 ids += self._untrusted(piece, ids)
+            elif isinstance(piece, Plain):
+                ids += self._plain(piece, ids)
             else:
                 for part in self._split_control(piece):
                     ids += [self.control[part]] if part in self.control else self._continue(part, ids)

@@ -71,11 +71,12 @@ class Padding:
         longest = max(len(sample["input_ids"]) for sample in samples)
 
         def padded(name: str, value: int) -> torch.Tensor:
-            return torch.tensor([sample[name] + [value] * (longest - len(sample[name])) for sample in samples])
+            rows = [sample[name] + [value] * (longest - len(sample[name])) for sample in samples]
+            return torch.tensor(rows, dtype=torch.int64)
 
         mask = [[1] * len(s["input_ids"]) + [0] * (longest - len(s["input_ids"])) for s in samples]
         return {"input_ids": padded("input_ids", self.pad), "labels": padded("labels", IGNORED),
-                "attention_mask": torch.tensor(mask)}
+                "attention_mask": torch.tensor(mask, dtype=torch.int64)}
 
 
 def finetune(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, file: str | os.PathLike, output: str | os.PathLike,
