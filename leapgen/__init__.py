@@ -16,9 +16,9 @@ if TYPE_CHECKING:  # names are imported when they are first asked for: torch and
 
 __all__ = [
     "BlockEvent", "BlockRecord", "CutEvent", "Engine", "EngineConfig", "FinishEvent", "GenerationFailed",
-    "GenerationInterrupted", "LeapConfig", "LeapGenerator", "LeapOutput", "Ledger", "ModelChangedError", "NonFiniteLogitsError",
-    "OutputEvent", "PathOutput", "PoolTooSmallError", "PromptSet", "Run", "SamplingConfig", "Segment", "SegmentEvent",
-    "TokenEvent", "UnsupportedModelError", "__version__",
+    "GenerationInterrupted", "LeapConfig", "LeapGenerator", "LeapOutput", "Ledger", "ModelChangedError",
+    "NonFiniteLogitsError", "OutputEvent", "PathOutput", "PoolTooSmallError", "PromptSet", "Run", "SamplingConfig",
+    "Segment", "SegmentEvent", "TokenEvent", "UnsupportedModelError", "__version__",
 ]
 
 _MODULES = {
