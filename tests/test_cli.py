@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from cli_run import SMALL, at_step, run, tokens
 from leap_run import LEAP, QUESTION
 from test_output import sample
@@ -94,7 +95,15 @@ def test_refused_input_says_why_and_exits_1(model_folder, tmp_path, capsys, opti
 def test_slips_are_found_before_the_model_is_loaded(tmp_path, capsys, options):
     """Would catch: minutes of loading for a typing error, or hours of running."""
     assert run("never/loaded", tmp_path / "run.json", *options) == 1
-    assert "never/loaded" not in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "never/loaded" not in error and (options[0][2:].replace("-", "_") in error or options[1] in error)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is such a device")
+def test_a_device_that_is_not_there_is_told_in_a_line(model_folder, tmp_path, capsys):
+    """Would catch: forty lines of torch's traceback."""
+    assert run(model_folder, tmp_path / "run.json", "--device-map", "cuda") == 1
+    assert "--device-map cuda" in capsys.readouterr().err.strip().split("\n")[-1]
 
 
 @pytest.mark.parametrize("name", ["{}/nothing", "hub/{}nothing"])

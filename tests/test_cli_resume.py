@@ -15,11 +15,11 @@ from leapgen.terminal.cli import main
 
 @pytest.fixture
 def part(model_folder, tmp_path, monkeypatch):
-    """A run stopped by SIGTERM."""
+    """A run stopped by Ctrl-C."""
     def stopped(*options, name="part.json", folder=model_folder, **more):
         with monkeypatch.context() as patch:
-            at_step(patch, 25, send(15))
-            assert run(folder, tmp_path / name, *options, **more) == 143
+            at_step(patch, 25, send(2))
+            assert run(folder, tmp_path / name, *options, **more) == 130
         return tmp_path / name
 
     return stopped

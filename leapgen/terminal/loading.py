@@ -24,8 +24,12 @@ MODEL_HELP = f"a folder or hub name that transformers can load, or {', '.join([*
 log = logging.getLogger(__name__)
 
 
+def add_dtype(parser: argparse.ArgumentParser, default: str | None, said: str) -> None:
+    parser.add_argument("--dtype", default=default, help=f"of the weights: {', '.join(DTYPES)} (default: {said})")
+
+
 def add_loading(parser: argparse.ArgumentParser, dtype: str | None = "auto", said: str = "auto, as the model says") -> None:
-    parser.add_argument("--dtype", default=dtype, help=f"of the weights: {', '.join(DTYPES)} (default: {said})")
+    add_dtype(parser, dtype, said)
     parser.add_argument("--device-map", metavar="MAP",
                         help="where the model goes, as transformers' from_pretrained takes it: auto, cuda, cpu, ...")
 

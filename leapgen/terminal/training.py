@@ -11,7 +11,7 @@ from leapgen.config import LeapConfig
 from leapgen.evaluation.problems import load_problems
 from leapgen.models import model_path
 from leapgen.output import KINDS
-from leapgen.terminal.loading import MODEL_HELP, add_loading, check_dtype, engine_config, load, read_prompts
+from leapgen.terminal.loading import MODEL_HELP, add_dtype, add_loading, check_dtype, engine_config, load, read_prompts
 from leapgen.terminal.options import leap_config, sampling_options
 from leapgen.terminal.run import add_protocol
 from leapgen.terminal.saving import check_file
@@ -46,7 +46,7 @@ def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentP
                     "leapgen sft ... Interrupted, the same command goes on from the last checkpoint.")
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="what leapgen synth wrote")
     parser.add_argument("--model", required=True, metavar="NAME", help="the student: a folder or a hub name")
-    add_loading(parser, "float32", "float32")
+    add_dtype(parser, "float32", "float32")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER",
                         help="folder of the checkpoints; the result is in model/")
     parser.add_argument("--recipe", choices=RECIPES, default="leap-t-7b",
@@ -76,8 +76,12 @@ def synth(options: argparse.Namespace, screen: Screen, signals: Signals) -> int:
 
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=screen.err, disable=screen.quiet) as bar:
         task = bar.add_task("problems", total=len(problems))
-        made = synthesize(generator, problems, options.output, options.n, leap=leap, seed=options.seed,
-                          at_once=options.at_once, progress=lambda done: bar.update(task, completed=done), **sampling)
+        try:
+            made = synthesize(generator, problems, options.output, options.n, leap=leap, seed=options.seed,
+                              at_once=options.at_once, progress=lambda done: bar.update(task, completed=done), **sampling)
+        except KeyboardInterrupt:
+            screen.say(f"stopped by {signals.name}; the same command goes on with the problems that are left")
+            raise
     screen.say(f"{options.output}: {made}")
     return 0
 
@@ -94,8 +98,7 @@ def sft(options: argparse.Namespace, screen: Screen, signals: Signals) -> int:
     from leapgen.training.finetuning import finetune
 
     name = model_path(options.model)
-    model = AutoModelForCausalLM.from_pretrained(name, dtype=options.dtype,
-                                                 **({"device_map": options.device_map} if options.device_map else {}))
+    model = AutoModelForCausalLM.from_pretrained(name, dtype=options.dtype)
     finetune(model, AutoTokenizer.from_pretrained(name), options.data, options.output, recipe,
              per_device=options.per_device, seed=options.seed, lora=options.lora)
     screen.say(f"saved to {options.output / 'model'}")
