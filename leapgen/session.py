@@ -150,9 +150,13 @@ class Run(Iterator[StreamEvent]):
             raise error
         raise StopIteration
 
+    def __len__(self) -> int:
+        """How many questions there are."""
+        return len(self._job.questions)
+
     def outputs(self) -> list[LeapOutput]:
         """Each question's output as it stands now; those not finished can be saved and resumed."""
-        return [self.output(question) for question in range(len(self._job.questions))]
+        return [self.output(question) for question in range(len(self))]
 
     def output(self, question: int) -> LeapOutput:
         """One question's output as it stands now."""

@@ -78,7 +78,8 @@ def test_quiet_is_the_vote_alone(model_folder, tmp_path, capsys):
 @pytest.mark.parametrize(("options", "message"), [
     (["--interval", "0"], "interval"), (["--router", "nearest"], "dispersed"), (["--top-k", "0"], "top_k"),
     (["--interval", "5000"], "smaller interval"), (["--save", "/no/such/folder/run.json"], "/no/such/folder"),
-    (["--path", "3"], "paths 0 .. 2"), (["--max-step-tokens", "0"], "max_step_tokens"), (["--temperature", "-1"], "temperature"),
+    (["--path", "3"], "paths 0 .. 2"), (["--max-step-tokens", "0"], "max_step_tokens"),
+    (["--temperature", "-1"], "temperature"),
     (["--dtype", "float8"], "auto, float64, float32, bfloat16, float16"), (["--device-map", "nowhere"], "nowhere"),
 ])
 def test_refused_input_says_why_and_exits_1(model_folder, tmp_path, capsys, options, message):
@@ -151,7 +152,8 @@ def test_where_nobody_is_looking_there_is_a_line_now_and_then(model_folder, tmp_
     lines = [line for line in capsys.readouterr().err.split("\n") if "tokens/s" in line]
     assert len(lines) > 10 and "\x1b" not in "".join(lines)
     reasoning = [line for line in lines if line.startswith("reasoning, 2 blocks")]
-    assert all(re.fullmatch(r".*, \d/3 paths ended; \d+ tokens/s, at most 0:\d\d left", line) for line in reasoning) and reasoning
+    pace = r".*, \d/3 paths ended; \d+ tokens/s, at most 0:\d\d left"
+    assert reasoning and all(re.fullmatch(pace, line) for line in reasoning)
 
 
 def test_time_left_follows_from_the_pace_and_from_the_paths_that_ended(monkeypatch):
@@ -237,7 +239,7 @@ def test_a_reader_who_leaves_early_is_no_error(big, options):
     ([], "/no/such/pager", False),
 ], ids=["long", "forbidden", "short", "none", "missing"])
 def test_what_is_longer_than_the_screen_goes_through_the_pager(big, tmp_path, options, pager, goes):
-    """Would catch: a run of 32 paths that rushes past, a pager for three lines, or nothing at all where there is no pager."""
+    """Would catch: a run of 32 paths that rushes past, a pager for three lines, nothing at all where there is no pager."""
     code = f"import sys; from leapgen.terminal.cli import main; sys.exit(main(['show', {str(big)!r}, *{options!r}]))"
     environment = {"PAGER": pager.format(tmp_path / "paged"), "LINES": "40", "COLUMNS": "80", "TERM": "xterm"}
     shown = bytearray()
@@ -282,8 +284,9 @@ def test_interrupted_run_is_saved_and_resumed(model_folder, tmp_path, capsys, mo
 
 def test_the_small_settings_reach_the_model(model_folder, tmp_path):
     """Would catch: an option of the three configs that is parsed and then forgotten."""
-    run(model_folder, tmp_path / "run.json", "--blocks", "1", "--stop-strings", "§", "--stop-strings", "%", "--stop-token-ids",
-        "3", "4", "--max-step-tokens", "64", "--kv-cache-bytes", "32M", "--top-k", "none", "--no-logprobs")
+    run(model_folder, tmp_path / "run.json", "--blocks", "1", "--stop-strings", "§", "--stop-strings", "%",
+        "--stop-token-ids", "3", "4", "--max-step-tokens", "64", "--kv-cache-bytes", "32M", "--top-k", "none",
+        "--no-logprobs")
     output = LeapOutput.load(tmp_path / "run.json")
     assert "--interval" in SMALL and output.leap["blocks"] == [1] and output.leap["stop_strings"] == ["§", "%"]
     assert output.leap["stop_token_ids"] == [3, 4]
