@@ -11,7 +11,8 @@ from leapgen.engine import Engine
 from leapgen.terminal.cli import main
 
 SMALL = ["--interval", "12", "--max-new-tokens", "36", "--summary-tokens", "10", "--answer-tokens", "6",
-         "--max-answer-tokens", "8", "--no-explain", "--temperature", "1.0", "--draft-tokens", "0"]  # so many steps each time
+         "--max-answer-tokens", "8", "--no-explain", "--temperature", "1.0",
+         "--draft-tokens", "0"]  # steps are as many each time
 
 
 def run(folder, save, *options, question=(QUESTION,)):

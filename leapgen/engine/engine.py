@@ -242,7 +242,8 @@ class Engine:
         """One forward pass for everything runnable, decode and prefill mixed; [] when nothing is.
 
         A sequence gets one token at most. What a pass drew behind drafts that proved right is handed out, token by token,
-        by the next calls, before there is another pass.
+        by the next calls, before there is another pass. An error that concerns one sequence only has it as ``sequence``: the
+        others can go on.
 
         Raises:
             NonFiniteLogitsError: names path and position; no sequence has changed.
