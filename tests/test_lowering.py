@@ -76,7 +76,7 @@ def test_every_family_is_one_call_a_layer(name, monkeypatch):
 
 @pytest.mark.parametrize("name", EXPERTS)
 def test_families_that_no_program_says_are_compiled_by_inductor(name, caplog):
-    """Would catch: an operation in a form that lowering does not foresee, which leaves the family without compiled layers."""
+    """Would catch: an operation in a form that lowering does not foresee, which leaves a family without compiled layers."""
     torch._dynamo.reset()
     model = built(name, torch.float32)
     config = {"page_size": 4, "kv_cache_bytes": 1 << 22, "draft_tokens": 0}
