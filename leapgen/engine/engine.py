@@ -317,7 +317,6 @@ class Engine:
         if sequence.drafts:
             sequence.ahead_by = sequence.drawn_by
             sequence.ledger.drafted += len(sequence.drafts)
-            self.drafter.learn(sequence, len(sequence.ahead))
             self._trim(sequence)
         return event
 
