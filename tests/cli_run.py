@@ -12,7 +12,7 @@ from leapgen.terminal.cli import main
 
 SMALL = ["--interval", "12", "--max-new-tokens", "36", "--summary-tokens", "10", "--answer-tokens", "6",
          "--max-answer-tokens", "8", "--no-explain", "--temperature", "1.0",
-         "--draft-tokens", "0"]  # steps are as many each time
+         "--draft-tokens", "0"]  # as many steps every time
 
 
 def run(folder, save, *options, question=(QUESTION,)):

@@ -78,8 +78,7 @@ def test_quiet_is_the_vote_alone(model_folder, tmp_path, capsys):
 @pytest.mark.parametrize(("options", "message"), [
     (["--interval", "0"], "interval"), (["--router", "nearest"], "dispersed"), (["--top-k", "0"], "top_k"),
     (["--interval", "5000"], "smaller interval"), (["--save", "/no/such/folder/run.json"], "/no/such/folder"),
-    (["--path", "3"], "paths 0 .. 2"), (["--max-step-tokens", "0"], "max_step_tokens"),
-    (["--temperature", "-1"], "temperature"),
+    (["--path", "3"], "paths 0 .. 2"), (["--max-step-tokens", "0"], "max_step_tokens"), (["--temperature", "-1"], "1e-4"),
     (["--dtype", "float8"], "auto, float64, float32, bfloat16, float16"), (["--device-map", "nowhere"], "nowhere"),
 ])
 def test_refused_input_says_why_and_exits_1(model_folder, tmp_path, capsys, options, message):
@@ -152,8 +151,8 @@ def test_where_nobody_is_looking_there_is_a_line_now_and_then(model_folder, tmp_
     lines = [line for line in capsys.readouterr().err.split("\n") if "tokens/s" in line]
     assert len(lines) > 10 and "\x1b" not in "".join(lines)
     reasoning = [line for line in lines if line.startswith("reasoning, 2 blocks")]
-    pace = r".*, \d/3 paths ended; \d+ tokens/s, at most 0:\d\d left"
-    assert reasoning and all(re.fullmatch(pace, line) for line in reasoning)
+    form = r".*, \d/3 paths ended; \d+ tokens/s, at most 0:\d\d left"
+    assert reasoning and all(re.fullmatch(form, line) for line in reasoning)
 
 
 def test_time_left_follows_from_the_pace_and_from_the_paths_that_ended(monkeypatch):
@@ -239,7 +238,7 @@ def test_a_reader_who_leaves_early_is_no_error(big, options):
     ([], "/no/such/pager", False),
 ], ids=["long", "forbidden", "short", "none", "missing"])
 def test_what_is_longer_than_the_screen_goes_through_the_pager(big, tmp_path, options, pager, goes):
-    """Would catch: a run of 32 paths that rushes past, a pager for three lines, nothing at all where there is no pager."""
+    """Would catch: a run of 32 paths that rushes past, a pager for three lines, or nothing where there is none."""
     code = f"import sys; from leapgen.terminal.cli import main; sys.exit(main(['show', {str(big)!r}, *{options!r}]))"
     environment = {"PAGER": pager.format(tmp_path / "paged"), "LINES": "40", "COLUMNS": "80", "TERM": "xterm"}
     shown = bytearray()

@@ -99,12 +99,21 @@ def _json(text: str, where: str) -> Any:
         raise ValueError(f"{where}: not JSON: {error}.") from error
 
 
+def _is_json(text: str) -> bool:
+    """Whether it is a JSON list, object or string."""
+    try:
+        return isinstance(json.loads(text), (list, Mapping, str))
+    except json.JSONDecodeError:
+        return False
+
+
 def _entries(file: Path) -> Iterator[tuple[Any, str]]:
-    """Each question of a file as JSON has it, and where it stands. Standard input is JSON if it looks like it."""
+    """Each question of a file as JSON has it, and where it stands. Standard input is JSON if it, or its first line, is."""
     text = _read(file, "--input")
     kind = file.suffix.lower()
     if str(file) == "-":
-        kind = {"[": ".json", "{": ".jsonl"}.get(text.lstrip()[:1], "")
+        first = text.strip().partition("\n")[0]
+        kind = ".json" if first.startswith("[") and _is_json(text) else ".jsonl" if _is_json(first) else ""
     if kind == ".json":
         entries = _json(text, f"--input {file}")
         if not isinstance(entries, list):

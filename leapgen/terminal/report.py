@@ -33,7 +33,7 @@ def overview(outputs: Sequence[LeapOutput], files: Sequence[Path], console: Cons
     """Prints a row for each question of a run of several."""
     table = _table("file", "majority", "votes", "question")
     table.columns[0].style, table.columns[1].style = "dim", "bold green"
-    table.columns[3].ratio = 1
+    table.expand, table.columns[3].ratio = True, 1
     for output, file in zip(outputs, files, strict=True):
         votes = max(map(len, answer_groups(output).values()), default=0)
         table.add_row(file.name, Text(short(output.majority()) if output.finished else "not finished"),
