@@ -284,6 +284,18 @@ def test_times_are_found_again():
     assert token == pytest.approx(4e-4, rel=0.15)
 
 
+def test_a_slow_beginning_does_not_make_later_steps_free():
+    """Would catch: a time that falls with every position, below 0 in the end: whatever could be guessed was then drafted."""
+    times, beginning = StepTimes(), [(4, 0.2), (0, 0.02), (3, 0.02), (4, 0.015), (2, 0.015), (0, 0.015)]
+    for i in range(300):
+        drafts, seconds = beginning[i] if i < len(beginning) else (0, 0.01)
+        times.observe(8, 8 * (31 + i), drafts, seconds)
+        if i > 20:
+            step, token = times.predict(8, 8 * (32 + i))
+            assert step > 0.005 and 0 < 8 * token < step
+    assert step == pytest.approx(0.01, rel=0.1)
+
+
 def test_one_slow_step_does_not_end_drafting():
     """Would catch: an estimate that never recovers, because nothing is drafted that could correct it."""
     drafter, sequence = Drafter(6), sequence_of(PROMPT)

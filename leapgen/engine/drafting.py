@@ -109,8 +109,20 @@ class StepTimes:
         x = np.array([1, sequences, positions, 0]) / self.UNITS
         belief = np.array([*(self.LITTLE * self.UNITS[3] / sequences * x[:3]), -1])
         normal = self._normal + self.WEIGHT * np.outer(belief, belief) + 1e-6 * weight * np.eye(4)
-        solution = np.linalg.solve(normal, self._moment)
-        return max(float(solution @ x), 0.0), max(float(solution[3]), 0.0) / self.UNITS[3]
+        solution = _non_negative(normal, self._moment)
+        return float(solution @ x), float(solution[3]) / self.UNITS[3]
+
+
+def _non_negative(normal: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    """The least-squares solution without what would be below 0: nothing makes a step shorter."""
+    solution, kept = np.zeros(len(moment)), np.arange(len(moment))
+    while len(kept):
+        found = np.linalg.solve(normal[np.ix_(kept, kept)], moment[kept])
+        if found.min() >= 0:
+            solution[kept] = found
+            break
+        kept = np.delete(kept, found.argmin())
+    return solution
 
 
 class Guessed(NamedTuple):
