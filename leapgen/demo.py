@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ def load_smollm2(dtype: str | torch.dtype = "float32", engine: EngineConfig | No
 
     folder = Path(spec.submodule_search_locations[0])
     file = next(folder.glob("*.gguf")).name
-    with quiet_loading():
+    with quiet_loading(), redirect_stderr(StringIO()):  # a GGUF file's bar cannot be switched off
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
         model = AutoModelForCausalLM.from_pretrained(
             folder, gguf_file=file, quantization_config=GgufConfig(dequantize=True), dtype=dtype, **model_options).eval()

@@ -151,7 +151,7 @@ def test_where_nobody_is_looking_there_is_a_line_now_and_then(model_folder, tmp_
     lines = [line for line in capsys.readouterr().err.split("\n") if "tokens/s" in line]
     assert len(lines) > 10 and "\x1b" not in "".join(lines)
     reasoning = [line for line in lines if line.startswith("reasoning, 2 blocks")]
-    form = r".*, \d/3 paths ended; \d+ tokens/s, at most 0:\d\d left"
+    form = r".*, \d/3 ended; \d+ tokens/s, at most 0:\d\d left"
     assert reasoning and all(re.fullmatch(form, line) for line in reasoning)
 
 
@@ -171,7 +171,7 @@ def test_time_left_follows_from_the_pace_and_from_the_paths_that_ended(monkeypat
     tally.update(BlockEvent(0, BlockRecord(1)))
     tally.update(FinishEvent(0, paths[0]))
     assert (tally.remaining, tally.seconds_left) == (180, 60)
-    assert str(tally) == "reasoning, 2 blocks, 2/4 paths ended"
+    assert str(tally) == "reasoning, 2 blocks, 2/4 ended"
 
 
 # -- show -------------------------------------------------------------------------------------------------------------------

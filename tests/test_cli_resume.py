@@ -105,7 +105,7 @@ def test_it_shows_progress_and_can_be_stopped_again(model_folder, part, tmp_path
     with monkeypatch.context() as patch:
         at_step(patch, 20, send(1))
         assert main(["resume", str(file)]) == 129
-    assert "1 block, 0/3 paths ended" in capsys.readouterr().err
+    assert "1 block, 0/3 ended" in capsys.readouterr().err
     again = LeapOutput.load(file)
     assert not again.finished and len(again.blocks) == 2
     assert main(["resume", str(file)]) == 0

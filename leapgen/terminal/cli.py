@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
             if signals.received:  # whatever came of it: libraries may wrap it while they load
                 return signals.status
-            screen.error(error)
+            screen.error(_said(error))
             return 1
 
 
@@ -75,6 +75,12 @@ def _version() -> str:
             return f"no {name}"
 
     return (f"leapgen {__version__} ({installed('torch')}, {installed('transformers')}, Python {platform.python_version()})")
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}."
+    return str(error)
 
 
 def _closed() -> int:

@@ -75,7 +75,7 @@ def _question(given: str | None) -> str:
         raise ValueError("there is no question: give one, or a file by --input or --messages.")
     text = _read(Path("-")) if given in (None, "-") else given
     if not text.strip():
-        raise ValueError("the question is empty.")
+        raise ValueError("the question is empty: give one, or a file by --input or --messages.")
     return text.strip() if given in (None, "-") else text
 
 

@@ -9,10 +9,12 @@ from contextlib import contextmanager, suppress
 
 from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task
 from rich.progress import Progress as Bar
+from rich.table import Column
 from rich.text import Text
 
 from leapgen.events import BlockEvent, FinishEvent, StreamEvent, TokenEvent
 from leapgen.output import LeapOutput
+from leapgen.terminal.report import counted
 from leapgen.terminal.screen import Screen
 from leapgen.terminal.signals import Signals
 
@@ -74,7 +76,7 @@ class Tally:
         return self.remaining * (time.monotonic() - self._began) / done if done else None
 
     def __str__(self) -> str:
-        return (f"{self.phase}, {_count(self.blocks, 'block')}, {len(self._ended)}/{len(self._own)} paths ended")
+        return f"{self.phase}, {counted(self.blocks, 'block')}, {len(self._ended)}/{len(self._own)} ended"
 
     def pace(self) -> str:
         left = self.seconds_left
@@ -119,7 +121,7 @@ class Progress:
 
 class _Words(ProgressColumn):
     def __init__(self, tally: Tally, signals: Signals) -> None:
-        super().__init__()
+        super().__init__(Column(no_wrap=True))
         self._tally, self._signals = tally, signals
 
     def render(self, task: Task) -> Text:
@@ -128,15 +130,11 @@ class _Words(ProgressColumn):
 
 class _Pace(ProgressColumn):
     def __init__(self, tally: Tally) -> None:
-        super().__init__()
+        super().__init__(Column(no_wrap=True))
         self._tally = tally
 
     def render(self, task: Task) -> Text:
         return Text(self._tally.pace(), style="dim")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _clock(seconds: float) -> str:

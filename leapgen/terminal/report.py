@@ -43,8 +43,8 @@ def overview(outputs: Sequence[LeapOutput], files: Sequence[Path], console: Cons
 
 def headline(output: LeapOutput) -> str:
     ended = sum(path.state.get("stage") == "finished" for path in output.paths)
-    state = "" if output.finished else f", not finished: {ended} paths have ended"
-    return (f"{len(output.paths)} paths, {len(output.blocks)} blocks, seed {output.seed}"
+    state = "" if output.finished else f", not finished: {counted(ended, 'path')} ended"
+    return (f"{counted(len(output.paths), 'path')}, {counted(len(output.blocks), 'block')}, seed {output.seed}"
             f"{', ' + output.model if output.model else ''}{state}")
 
 
@@ -81,6 +81,10 @@ def claims(path: PathOutput, num_blocks: int) -> list[str | None]:
                 before.append(segment.text)
         stated.append(extract_answer("".join(before)))
     return [*stated, path.answer]
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def one_line(text: str, limit: int) -> str:

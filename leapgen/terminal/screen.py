@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -27,7 +28,7 @@ class Screen:
     """
 
     def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
-        self.out, self.err = _Console(), _Console(stderr=True)
+        self.out, self.err = _Console(), _Console(stderr=True, file=sys.stderr)  # stays, where loading redirects it
         self.quiet, self.verbose = quiet, verbose
         self._adopted: list[tuple[logging.Logger, list[logging.Handler], bool]] = []
 
