@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 Args, Kwargs = tuple[Any, ...], dict[str, Any]
 
 WORTH_COMPILING = 1_000_000  # parameters: compiling takes a second or two, whatever the size
-ORDINARY = {Tensor, nn.Parameter}
+_BYTES = operator.attrgetter("nbytes")
 _CALL, _ABSENT = "_compiled_call_impl", object()  # what nn.Module calls in its forward's place
 _FIRST = "L['args'][0]"  # dynamo's name for a call's first argument
 WARM_UP_SIZES = (7, 64, 5, 7)  # tokens: odd, a multiple of every vector, odd again; the last is what must not compile anew
@@ -50,12 +50,13 @@ class FastModules:
         self.compile_seconds = 0.0
         self._calls: dict[nn.Module, Callable[..., Any]] = {}
         self._layers: list[CompiledLayer] = []
-        self._tensors = [*model.parameters(), *model.buffers()]
         if not _on_cpu(model):
             return
         layers = decoder_layers(model) if compile else []
-        if not all(type(t) in ORDINARY for layer in layers for t in (*layer.parameters(), *layer.buffers())):
+        if not all(_ordinary(tensor) for layer in layers for tensor in (*layer.parameters(), *layer.buffers())):
             layers = []  # quantised weights and the like: dynamo and kernels would see what they are made of
+        self._tensors = [tensor for layer in layers for tensor in (*layer.parameters(), *layer.buffers())]
+        self._sizes = list(map(_BYTES, self._tensors))
         inside = {module for layer in layers for module in layer.modules()}
         for module in model.modules():
             if type(module) is nn.Linear and module not in inside and _plain(module) and _kernel_serves(module.weight):
@@ -63,7 +64,6 @@ class FastModules:
         for layer in layers:
             self._layers.append(CompiledLayer(layer))
             self._calls[layer] = self._layers[-1]
-        self._kinds = self._kinds_now()
 
     @property
     def compiled(self) -> bool:
@@ -108,14 +108,11 @@ class FastModules:
         """While this is entered the modules compute differently.
 
         Raises:
-            RuntimeError: a tensor of the model is not of the size or dtype it was compiled for.
+            RuntimeError: a tensor of the compiled layers has not the size it had.
         """
-        if self._layers and self._kinds_now() != self._kinds:
-            raise RuntimeError("the model's weights have other sizes or dtypes than when its layers were compiled")
+        if self._layers and list(map(_BYTES, self._tensors)) != self._sizes:
+            raise RuntimeError("weights have other sizes than when their layers were compiled")
         return calling(self._calls)
-
-    def _kinds_now(self) -> list[Any]:
-        return [*map(Tensor.numel, self._tensors), *map(operator.attrgetter("dtype"), self._tensors)]
 
 
 def _same(before: list[Tensor], run: Callable[[int], Tensor]) -> bool:
@@ -125,13 +122,14 @@ def _same(before: list[Tensor], run: Callable[[int], Tensor]) -> bool:
 @contextmanager
 def calling(calls: dict[nn.Module, Callable[..., Any]]) -> Iterator[None]:
     """Inside, calling one of these modules calls what stands beside it."""
-    before = [(vars(module), vars(module).get(_CALL, _ABSENT)) for module in calls]
-    for module, call in calls.items():
-        vars(module)[_CALL] = call
+    owns = list(map(vars, calls))
+    before = [own.get(_CALL, _ABSENT) for own in owns]
+    for own, call in zip(owns, calls.values(), strict=True):
+        own[_CALL] = call
     try:
         yield
     finally:
-        for own, call in before:
+        for own, call in zip(owns, before, strict=True):
             if call is _ABSENT:
                 own.pop(_CALL, None)
             else:
@@ -161,8 +159,13 @@ def call_layer(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
     return self.forward(*args, **kwargs)
 
 
+def _ordinary(tensor: Tensor) -> bool:
+    """Whether its numbers simply lie in memory; a subclass may be anything."""
+    return type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided
+
+
 def _kernel_serves(weight: Tensor) -> bool:
-    return type(weight) in ORDINARY and weight.layout is torch.strided and cpu.serves(weight) and weight.is_contiguous()
+    return _ordinary(weight) and cpu.serves(weight) and weight.is_contiguous()
 
 
 def _linear_call(module: nn.Linear) -> Callable[[Tensor], Tensor]:
@@ -358,7 +361,7 @@ def _is_parameter(node: object) -> bool:
     if not isinstance(node, Node) or node.op != "placeholder":
         return False
     example = node.meta["example_value"]
-    return type(example) in {*ORDINARY, FakeTensor} and cpu.serves(example) and example.is_contiguous()
+    return type(example) in (FakeTensor, Tensor, nn.Parameter) and cpu.serves(example) and example.is_contiguous()
 
 
 def _same_dtype(*nodes: Node | None) -> bool:
