@@ -158,8 +158,8 @@ def example_answers(prompts: PromptSet) -> frozenset[str]:
 def warn_of_example(vote: str | None, prompts: PromptSet) -> None:
     """Warns if a vote among paths that were shown ``prompts.explanation`` is an answer that stands in it."""
     if vote is not None and normalize_answer(vote) in example_answers(prompts):
-        log.warning("the majority answered %r, which is an answer in the prompt's own example: the model may have copied it. "
-                    "Use a PromptSet whose explanation has no answer in it, or explain=False.", vote)
+        log.warning("the majority answered %r, which is an answer in the prompt's own example: the model may have copied "
+                    "it. Use a PromptSet whose explanation has no answer in it, or explain=False.", vote)
 
 
 def _fields_from_python(text: str, path: Path, names: Mapping[str, str]) -> dict[str, Any]:
