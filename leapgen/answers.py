@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _STATED = re.compile(r"(?:^|\n|\*)\s*(?:final\s+)?answer\s*(?:\*\*)?\s*(?::|is)\s*(?:\*\*)?\s*(.+)", re.IGNORECASE)
@@ -31,14 +32,27 @@ _SLASH = re.compile(rf"(?:^|(?<=[(\[{{,;=+-]))((?:[0-9]|{_SYMBOL})+)/([0-9]+|{_S
 
 def extract_answer(text: str) -> str | None:
     r"""The content of the last complete ``\boxed{...}``; without one, of the last ``Answer: ...`` line; else None."""
+    return next(_boxed(text), next(_stated(text), "")) or None
+
+
+def all_answers(text: str) -> list[str]:
+    """Every box's content, and what every ``Answer: ...`` line states."""
+    return [*_boxed(text), *filter(None, _stated(text))]
+
+
+def _boxed(text: str) -> Iterator[str]:
+    """The last one first."""
     for start in reversed([match.end() for match in _BOXED.finditer(text)]):
         content = _balanced(text, start)
         if content is not None and content.strip():
-            return content.strip()
+            yield content.strip()
+
+
+def _stated(text: str) -> Iterator[str]:
+    """The last one first."""
     for stated in reversed(_STATED.findall(text)):
         if not _BOXED.search(stated):  # a box that was never closed is no answer
-            return stated.strip("*$ \t").rstrip(".").strip("*$ \t") or None
-    return None
+            yield stated.strip("*$ \t").rstrip(".").strip("*$ \t")
 
 
 def normalize_answer(answer: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -9,10 +10,12 @@ from contextlib import nullcontext
 
 from tqdm.auto import tqdm
 
-from leapgen.checkpoint import Checkpoint
+from leapgen.checkpoints import Checkpoints, files_at
 from leapgen.events import FinishEvent, StreamEvent, TokenEvent
 from leapgen.output import LeapOutput
 from leapgen.session import Run
+
+log = logging.getLogger(__name__)
 
 
 def follow(run: Run, callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
@@ -21,8 +24,9 @@ def follow(run: Run, callback: Callable[[StreamEvent], None] | None = None, prog
     if progress is None:
         progress = "ipykernel" in sys.modules
     with run, tqdm(unit=" tokens", desc="LeaP") if progress else nullcontext() as bar:
-        saved = Checkpoint(run, checkpoint, several) if checkpoint is not None else None
-        ended = 0
+        saved, ended = None, 0
+        if checkpoint is not None:
+            saved = Checkpoints(run, files_at(checkpoint, len(run), several))
         try:
             for event in run:
                 if bar is not None:
@@ -37,5 +41,8 @@ def follow(run: Run, callback: Callable[[StreamEvent], None] | None = None, prog
                     saved.update(event)
         finally:
             if saved is not None:
-                saved.save()
+                try:
+                    saved.finish()
+                except OSError as error:  # what was generated is worth more than the file
+                    log.warning("the end of the run is not saved: %s", error)
         return run.outputs()

@@ -26,6 +26,8 @@ from leapgen.protocol.text import Plain, Vocabulary, decode
 from leapgen.session import Question, Run, Session
 from leapgen.stopping import Condition
 
+Saved = LeapOutput | str | os.PathLike  # a run, or the file it was saved in
+
 
 class LeapGenerator:
     """n reasoning paths on a transformers model that learn from each other (LeaP, arXiv 2505.07787).
@@ -153,14 +155,14 @@ class LeapGenerator:
         with self._session.turn():
             return self._session.run(self._questions(prompts, beginnings, int(n), leap, sampling, int(seed)), until)
 
-    def resume(self, output: LeapOutput | str | os.PathLike, *, leap: LeapConfig | None = None,
+    def resume(self, output: Saved | Sequence[Saved], *, leap: LeapConfig | None = None,
                sampling: SamplingConfig | None = None, check: bool = True,
                callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
-               checkpoint: str | os.PathLike | None = None) -> LeapOutput:
+               checkpoint: str | os.PathLike | None = None) -> LeapOutput | list[LeapOutput]:
         """Goes on with an interrupted run from where it stopped; the tokens are those of a run never interrupted.
 
         Args:
-            output: a run, or the file it was saved in.
+            output: a run, or the file it was saved in; or a list of these, to go on side by side.
             leap, sampling: settings come from the output; if it was run with callables of yours (similarity, router,
                 processors), which a file cannot hold, give the configs again.
             check: refuse a model that is not the one the run was made with; False goes on with this one.
@@ -171,15 +173,20 @@ class LeapGenerator:
             GenerationFailed, GenerationInterrupted: as for ``generate``.
         """
         run = self.resume_stream(output, leap=leap, sampling=sampling, check=check)
-        return follow(run, callback, progress, checkpoint)[0]
+        several = isinstance(output, (list, tuple))
+        outputs = follow(run, callback, progress, checkpoint, several)
+        return outputs if several else outputs[0]
 
-    def resume_stream(self, output: LeapOutput | str | os.PathLike, *, leap: LeapConfig | None = None,
+    def resume_stream(self, output: Saved | Sequence[Saved], *, leap: LeapConfig | None = None,
                       sampling: SamplingConfig | None = None, check: bool = True) -> Run:
         """As ``resume``, yielding events; the first are the segments that the paths already have."""
-        if isinstance(output, (str, os.PathLike)):
-            output = LeapOutput.load(output)
-        if not isinstance(output, LeapOutput):
-            raise TypeError(f"output must be a LeapOutput or the file of one, not {output!r:.80}.")
+        outputs = [_loaded(one) for one in (output if isinstance(output, (list, tuple)) else [output])]
+        with self._session.turn():
+            return self._session.run([self._question_of(one, index, leap, sampling, check)
+                                      for index, one in enumerate(outputs)])
+
+    def _question_of(self, output: LeapOutput, index: int, leap: LeapConfig | None, sampling: SamplingConfig | None,
+                     check: bool) -> Question:
         leap = leap or config_from(LeapConfig, output.leap, "leap")
         sampling = sampling or config_from(SamplingConfig, output.sampling, "sampling")
         stated = output.made_with.get("prompts")
@@ -189,10 +196,9 @@ class LeapGenerator:
             _check_made_with(output.made_with, fresh.made_with)
         prompt, *after = output.paths[0].segments
         beginning = after[0].token_ids if after and after[0].kind == "beginning" else ()
-        with self._session.turn():
-            group = self.group_class(self.engine, self.vocabulary, self._endings(leap), prompts, leap, sampling,
-                                     prompt.token_ids, len(output.paths), output.seed, beginning=beginning)
-            return self._session.run([Question(group, fresh, output)])
+        group = self.group_class(self.engine, self.vocabulary, self._endings(leap), prompts, leap, sampling,
+                                 prompt.token_ids, len(output.paths), output.seed, index, beginning)
+        return Question(group, fresh, output)
 
     def _questions(self, prompts: Sequence[Prompt], beginnings: Sequence[Beginning | None], n: int, leap: LeapConfig,
                    sampling: SamplingConfig, seed: int) -> list[Question]:
@@ -310,6 +316,14 @@ def _name_of(model: PreTrainedModel) -> str:
     """The model's own name; of a folder the whole path, so that it is found from everywhere."""
     name = str(getattr(model.config, "name_or_path", "") or "")
     return os.path.abspath(name) if name and os.path.isdir(name) else name
+
+
+def _loaded(output: Saved) -> LeapOutput:
+    if isinstance(output, (str, os.PathLike)):
+        output = LeapOutput.load(output)
+    if not isinstance(output, LeapOutput):
+        raise TypeError(f"output must be a LeapOutput or the file of one, not {output!r:.80}.")
+    return output
 
 
 def config_from(config: type, values: Mapping[str, Any], name: str) -> Any:

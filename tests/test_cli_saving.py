@@ -10,11 +10,9 @@ import pytest
 from cli_run import at_step, run, send, tokens
 from leap_run import QUESTION
 
-from leapgen import LeapGenerator, LeapOutput
-from leapgen.terminal import checkpoints
-from leapgen.terminal.checkpoints import Checkpoints
+from leapgen import LeapGenerator, LeapOutput, checkpoints
+from leapgen.checkpoints import Checkpoints
 from leapgen.terminal.cli import main
-from leapgen.terminal.screen import Screen
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +143,7 @@ def test_saving_by_the_clock_takes_a_small_part_of_the_time(monkeypatch, seconds
     clock = [0.0]
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock[0])
     slow = SlowRun(clock, seconds)
-    saved = Checkpoints(slow, ["run.json"], Screen(), {})
+    saved = Checkpoints(slow, ["run.json"])
     for _ in range(4000):
         clock[0] += 0.5
         saved.update(object())

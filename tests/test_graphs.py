@@ -128,14 +128,28 @@ def test_a_model_that_cannot_be_captured_runs_as_it_is(static_steps, monkeypatch
     assert len(paths(engine, n=1, steps=2)[0][0]) == 12
 
 
-def test_weights_that_were_moved_are_not_read_where_they_lay(static_steps):
-    """Would catch: a graph that goes on with weights the model no longer has."""
+def replace(module):
+    module.weight = torch.nn.Parameter(-module.weight.detach())
+
+
+def move(module):
+    module.weight.data = -module.weight.data
+
+
+def hook(module):
+    module.register_forward_hook(lambda module, args, output: -output)
+
+
+@pytest.mark.parametrize(("path", "change"), [("lm_head", replace), *(
+    ("model.layers.0.mlp.up_proj", change) for change in (replace, move, hook))])
+def test_a_changed_model_is_captured_anew(path, change, static_steps):
+    """Would catch: a graph that goes on with weights or code the model no longer has."""
     model = tiny.build("llama", torch.float32, num_hidden_layers=1)
     engine = engine_of(model)
-    with torch.no_grad():
-        model.lm_head.weight = torch.nn.Parameter(-model.lm_head.weight)
+    change(model.get_submodule(path))
     engine.runner.graphs.step = None
-    assert_same(paths(engine, n=1), paths(engine_of(model, graphs=False, kernels=False), n=1))
+    assert_same(paths(engine, n=1, steps=3), paths(engine_of(model, graphs=False, kernels=False), n=1, steps=3))
+    assert engine.runner.graphs is not None
 
 
 def test_graphs_can_be_switched_off(static_steps):

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from leapgen.config import EngineConfig, SamplingConfig
 from leapgen.engine import Engine, fast
+from leapgen.engine.linear import use_linear_kernel
 from leapgen.engine.lowering import lower
 from leapgen.engine.stream import Stream
 
@@ -189,7 +190,7 @@ def captured(function, *inputs):
     graphs = []
 
     def backend(graph, _):
-        fast._use_linear_kernel(graph)
+        use_linear_kernel(graph)
         graphs.append(graph)
         raise Captured
 

@@ -14,13 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from leapgen import EngineConfig, LeapConfig, LeapGenerator, LeapOutput
 from leapgen.demo import MAZE_SETTINGS, MAZE_SHAPE
 from leapgen.evaluation.controls import OwnSummary, Strangers
 from leapgen.maze import Maze, make_maze
+from leapgen.maze.tokenizer import THINK_START, build_tokenizer
 from leapgen.models import FOLDER, bundled_model, bundled_models
+from leapgen.protocol.chat import prompt_tokens
 from leapgen.protocol.group import Group
+from leapgen.protocol.prompts import PromptSet
 from leapgen.terminal.cli import main
 
 LEAP = LeapConfig(**MAZE_SETTINGS)
@@ -117,6 +121,16 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
         bundled_model("maze", tmp_path)
     assert bundled_model("no_such_model", tmp_path) is None and bundled_model("../maze", tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["maze", "maze-leap-t"])
+def test_its_tokenizer_is_the_one_its_training_would_build_today(name):
+    """Would catch: a sentence of the protocol changed, which the model would get in bytes it was not trained to read."""
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER / name)
+    assert json.loads(tokenizer.backend_tokenizer.to_str()) == json.loads(build_tokenizer().backend_tokenizer.to_str())
+    prompts = PromptSet()
+    assert max(len(tokenizer.encode(text)) for text in (prompts.nudge, *prompts.triggers, prompts.no_comments)) == 1
+    assert len(prompt_tokens(tokenizer, "At", LeapConfig(), prompts, THINK_START)) < 20
 
 
 @pytest.mark.parametrize("name", ["maze", "maze-leap-t"])

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import unicodedata
 
 import pytest
@@ -13,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from leapgen.config import LeapConfig
 from leapgen.protocol.chat import prompt_tokens, question_of
-from leapgen.protocol.prompts import TAGS, PromptSet
+from leapgen.protocol.prompts import TAGS, PromptSet, example_answers, warn_of_example
 from leapgen.protocol.text import Vocabulary, decode
 
 PROMPTS = PromptSet()
@@ -46,6 +47,34 @@ def test_the_explanation_explains_every_tag_and_the_plain_prompt_names_none():
     assert not any(tag in PROMPTS.plain + PROMPTS.forced_answer + PROMPTS.answer_lead for tag in TAGS)
     assert PROMPTS.explanation.count("{question}") == PROMPTS.plain.count("{question}") == 1
     assert PROMPTS.answer_lead.endswith("\\boxed{")
+
+
+def test_the_explanations_example_has_no_answer_a_model_could_give_for_its_own():
+    """Would catch: ``\\boxed{15}`` in the example, which small models answer to any question."""
+    assert example_answers(PROMPTS) == frozenset()
+    example = PROMPTS.explanation.split("{question}")[0]
+    assert "boxed" not in example and not re.search("[0-9]", re.sub("Peer [12]", "Peer", example))
+
+
+@pytest.mark.parametrize(("explanation", "answers"), [
+    ("So \\boxed{15}.\n\n{question}", {"15"}), ("{question} Like \\boxed{$042$}, \\boxed{x} or \\fbox{}", {"42", "x"}),
+    ("It ends so:\nAnswer: (C)\n\n{question}\nPut it within \\boxed{}.", {"c"}), ("{question} \\boxed{...}", set()),
+    ("Add 3 and 4. {question}", set()), ("\\boxed{{question}}", set()),
+])
+def test_the_answers_of_a_sets_example_are_found(explanation, answers):
+    """Would catch: the place for the answer, or the question itself, taken for one; one of several missed."""
+    assert example_answers(PromptSet(explanation=explanation)) == answers
+
+
+def test_a_vote_for_the_examples_answer_is_told_and_no_other(caplog):
+    """Would catch: a published set's example answer that wins a vote without anybody being told."""
+    prompts = PromptSet(explanation="So \\boxed{15}. {question}")
+    for vote in ("51", None, "question"):
+        warn_of_example(vote, prompts)
+    warn_of_example("15", PROMPTS)
+    assert not caplog.records
+    warn_of_example("015", prompts)
+    assert "'015'" in caplog.text and "example" in caplog.text
 
 
 @pytest.mark.parametrize(("summaries", "expected"), [

@@ -97,7 +97,7 @@ def test_a_generate_inside_a_step_is_refused_in_words(leap):
 
 
 def test_one_runs_error_leaves_the_others_alone(leap, alone):
-    """Would catch: a user's callable, or NaN in one path's logits, that ends somebody else's run."""
+    """Would catch: a user's callable that ends somebody else's run."""
     def broken(a: str, b: str) -> float:
         raise ZeroDivisionError("user code")
 
@@ -111,6 +111,35 @@ def test_one_runs_error_leaves_the_others_alone(leap, alone):
     assert all(path.count("own") for path in caught.value.outputs[0].paths)
     assert tokens(outputs_of([*events, *good])[0]) == alone[QUESTION]
     assert list(bad) == []
+
+
+def nan_after(length: int):
+    def processor(input_ids, scores):
+        return scores if input_ids.shape[1] < length else scores * float("nan")
+
+    return processor
+
+
+def raising_after(length: int):
+    def processor(input_ids, scores):
+        if input_ids.shape[1] >= length:
+            raise ZeroDivisionError("user code")
+        return scores
+
+    return processor
+
+
+@pytest.mark.parametrize("fault", [nan_after, raising_after])
+def test_an_error_in_a_step_ends_the_run_it_concerns(leap, alone, fault):
+    """Would catch: NaN in one path's logits, or a processor that raises, that ends everybody's runs."""
+    length = len(leap.prompt_token_ids("Hm?", LEAP)) + 10
+    sampling = SAMPLING.replace(logits_processors=(fault(length),))
+    bad = leap.stream("Hm?", n=2, leap=LEAP, sampling=sampling)
+    good = leap.stream(QUESTION, seed=7, **SETTINGS)
+    events = [next(good)]
+    with pytest.raises(GenerationFailed, match=r"user code|no token to draw"):
+        list(bad)
+    assert tokens(outputs_of([*events, *good])[0]) == alone[QUESTION]
 
 
 def test_a_run_that_nobody_holds_any_more_is_closed(leap):

@@ -19,6 +19,9 @@ SLOTS = 1 << 22  # of the table, four bytes each: 16 MiB, which Linux backs as t
 FEW = 4  # sequences: rows that a step of less leaves unused cost next to nothing
 MARGIN = 1.5  # times what it costs that a token of a draft should bring: costs are estimates, and rise by steps
 SURE = 0.75  # chance from which a token is drafted whatever it costs
+RARE = 0.1  # chance below which none is, however little it seems to cost: times are estimates, and may say nothing at all
+PRIOR = 1.0, 2.0  # guesses of a kind that were right, of how many, before there were any
+FORGET = 0.99  # what older guesses of a kind count for, with each newer one
 SEEN = 3  # how often the same was said after the same is counted so far
 
 
@@ -106,12 +109,35 @@ class StepTimes:
         x = np.array([1, sequences, positions, 0]) / self.UNITS
         belief = np.array([*(self.LITTLE * self.UNITS[3] / sequences * x[:3]), -1])
         normal = self._normal + self.WEIGHT * np.outer(belief, belief) + 1e-6 * weight * np.eye(4)
-        solution = np.linalg.solve(normal, self._moment)
-        return max(float(solution @ x), 0.0), max(float(solution[3]), 0.0) / self.UNITS[3]
+        solution = _non_negative(normal, self._moment)
+        return float(solution @ x), float(solution[3]) / self.UNITS[3]
+
+
+def _non_negative(normal: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    """The least-squares solution without what would be below 0: nothing makes a step shorter."""
+    solution, kept = np.zeros(len(moment)), np.arange(len(moment))
+    while len(kept):
+        found = np.linalg.solve(normal[np.ix_(kept, kept)], moment[kept])
+        if found.min() >= 0:
+            solution[kept] = found
+            break
+        kept = np.delete(kept, found.argmin())
+    return solution
+
+
+class Guessed(NamedTuple):
+    """What was guessed for a sequence, drafted or not."""
+
+    length: int  # of the sequence then
+    tokens: list[int]
+    kinds: list[int]
 
 
 class Drafter:
     """Guesses as many tokens as pay: those whose chance to be drawn exceeds what computing them costs.
+
+    Chances are learned from the first guess for every token that is drawn, drafted or not: text that does not repeat itself
+    costs few drafts, and text that begins to is noticed.
 
     Args:
         most: tokens of a draft at most; in steps of less than ``FEW`` sequences, ``FEW`` times as many together.
@@ -121,41 +147,50 @@ class Drafter:
         self.most = most
         self.times = StepTimes()
         self._history = History()
-        self._tried = np.full(2 * History.KINDS, 4.0)  # by kind, for a draft's first token and for those after it
-        self._drawn = np.full(2 * History.KINDS, 2.0)
-        self._drafts: dict[int, list[int]] = {}  # kinds of what was guessed for a sequence, by its id
+        # By kind, for a draft's first token and for those after it.
+        self._drawn, self._tried = (np.full(2 * History.KINDS, count) for count in PRIOR)
+        self._guessed: dict[int, Guessed] = {}  # in this step, by sequence
+        self._before: dict[int, Guessed] = {}  # in the step before
         self._most = most
         self._least = 0.0
 
     def begin(self, sequences: int, positions: int) -> None:
         """Before the drafts of a step of so many sequences, that many positions long together."""
-        self._drafts.clear()
+        self._before, self._guessed = self._guessed, {}
         self._most = max(self.most, FEW * self.most // sequences)
         step, token = self.times.predict(sequences, positions)
         # A token drawn without a draft costs a share of a step. What is all but sure is drafted at any price: only drafts
         # tell what drafts cost.
-        self._least = min(MARGIN * token * sequences / step, SURE) if step else 0.0
+        self._least = min(max(MARGIN * token * sequences / step, RARE), SURE) if step else 0.0
 
     def draft(self, sequence: Sequence, most: int) -> list[int]:
         """Tokens that may follow the sequence's own; at most ``most``, and possibly none."""
+        self._learn(sequence)
         self._history.enter(sequence)
-        last, kinds, chance = sequence.tokens[-SIZES[0] :], [], 1.0
-        while len(kinds) < min(most, self._most):
+        last, guessed, chance, drafted = sequence.tokens[-SIZES[0] :], Guessed(len(sequence), [], []), 1.0, 0
+        while drafted < min(most, self._most):
             guess = self._history.guess(sequence, last)
             if guess is None:
                 break
-            kind = guess.kind + (History.KINDS if kinds else 0)
+            kind = guess.kind + (History.KINDS if drafted else 0)
+            guessed.tokens.append(guess.token)
+            guessed.kinds.append(kind)
             chance *= self._drawn[kind] / self._tried[kind]
             if chance < self._least:
                 break
-            kinds.append(kind)
             last.append(guess.token)
-        if kinds:
-            self._drafts[sequence.id] = kinds
-        return last[len(last) - len(kinds) :]
+            drafted += 1
+        self._guessed[sequence.id] = guessed
+        return guessed.tokens[:drafted]
 
-    def learn(self, sequence: Sequence, drawn: int) -> None:
-        """Of the sequence's draft, so many tokens were drawn."""
-        for i, kind in enumerate(self._drafts.get(sequence.id, ())[: drawn + 1]):
-            self._tried[kind] = 0.995 * self._tried[kind] + 1
-            self._drawn[kind] = 0.995 * self._drawn[kind] + (i < drawn)
+    def _learn(self, sequence: Sequence) -> None:
+        """From what was drawn since the step before: the first guess, and each next one where those before it were right."""
+        length, tokens, kinds = self._before.get(sequence.id) or Guessed(0, [], [])
+        drawn = zip(sequence.tokens[length:], sequence.sampled[length:], strict=True)
+        for token, kind, (other, sampled) in zip(tokens, kinds, drawn, strict=False):
+            if not sampled:
+                break
+            self._tried[kind] = FORGET * self._tried[kind] + 1
+            self._drawn[kind] = FORGET * self._drawn[kind] + (token == other)
+            if token != other:
+                break

@@ -13,15 +13,15 @@ from leapgen.config import EngineConfig, SamplingConfig
 from leapgen.engine.drafting import Drafter
 from leapgen.engine.fingerprint import ModelChangedError
 from leapgen.engine.pages import PagePool
-from leapgen.engine.runner import Runner, all_of
+from leapgen.engine.runner import Runner
 from leapgen.engine.sampling import NonFiniteLogitsError, Sampled
 from leapgen.engine.scheduler import Chunk, Scheduler
 from leapgen.engine.sequence import Draw, Sequence, no_pages
+from leapgen.engine.states import States
 from leapgen.engine.stream import Stream
 from leapgen.output import Ledger
 
 DRAFT_TOKENS = 4  # at most, where the CPU kernels serve the model
-STATES = 3  # of the model that are kept compiled: with an adapter, without, with another
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,15 @@ class Engine:
         self.last_step_seconds = 0.0
         self._live: dict[int, Sequence] = {}  # oldest first
         self._next_id = 0
-        self._runners: list[Runner] = []  # by state of the model, the newest first; none where a cache was lost
-        self._go_by(Runner(model, self.config))
+        self._states = States(model, self.config)
+        self._go_by(self.runner)
 
     # -- the model --------------------------------------------------------------------------------------------------
+
+    @property
+    def runner(self) -> Runner:
+        """Of the model in the state it was in when it was last looked at."""
+        return self._states.runner
 
     def refresh(self) -> None:
         """Takes the model as it is now. One that has changed is checked and compiled as when the engine was made.
@@ -78,34 +83,14 @@ class Engine:
             ModelChangedError: it has changed while there are live sequences; names what has. They stay as they are.
             UnsupportedModelError, PoolTooSmallError: as when the engine is made.
         """
-        if self._runners:
-            with self.runner.locks:
-                if not self.runner.fingerprint.changes():
-                    return
-        with all_of(self.runner.model):
-            self._renew()
+        before = self.runner
+        self._states.refresh(len(self._live))
+        if self.runner is not before:
+            self._go_by(self.runner, before)
 
-    def _renew(self) -> None:
-        changes = self.runner.fingerprint.changes()
-        if self._live:
-            raise ModelChangedError(changes, len(self._live))
-        for runner in self._runners:
-            if not runner.fingerprint.changes():
-                return self._go_by(runner)
-        cache = self.runner.cache
-        try:
-            self._go_by(Runner(self.runner.model, self.config, cache))
-        finally:
-            if not cache.specs and self.runner.cache is cache:
-                self._runners.clear()
-
-    def _go_by(self, runner: Runner) -> None:
-        """Steps are this runner's from now on."""
-        others = [one for one in self._runners if one is not runner and one.cache is runner.cache
-                  and one.fingerprint.within_model]
-        fresh = not self._runners or self.runner.cache is not runner.cache
-        self.runner, self._runners = runner, [runner, *others][:STATES]
-        if fresh:
+    def _go_by(self, runner: Runner, before: Runner | None = None) -> None:
+        """What depends on a runner; pages are counted anew where its cache is another than before."""
+        if before is None or runner.cache is not before.cache:
             most = self.config.draft_tokens
             if most is None:
                 most = DRAFT_TOKENS if runner.fast is not None else 0
@@ -242,7 +227,8 @@ class Engine:
         """One forward pass for everything runnable, decode and prefill mixed; [] when nothing is.
 
         A sequence gets one token at most. What a pass drew behind drafts that proved right is handed out, token by token,
-        by the next calls, before there is another pass.
+        by the next calls, before there is another pass. An error that concerns one sequence only has it as ``sequence``: the
+        others can go on.
 
         Raises:
             NonFiniteLogitsError: names path and position; no sequence has changed.
@@ -286,8 +272,7 @@ class Engine:
         except NonFiniteLogitsError:
             raise
         except Exception as error:
-            with self.runner.locks:
-                changes = self.runner.fingerprint.changes()
+            changes = self._states.changes()
             if not changes:
                 raise
             raise ModelChangedError(changes, len(self._live)) from error
@@ -316,7 +301,6 @@ class Engine:
         if sequence.drafts:
             sequence.ahead_by = sequence.drawn_by
             sequence.ledger.drafted += len(sequence.drafts)
-            self.drafter.learn(sequence, len(sequence.ahead))
             self._trim(sequence)
         return event
 

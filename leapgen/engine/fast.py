@@ -18,13 +18,13 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
-from leapgen_kernels import cpu, ops
+from leapgen_kernels import cpu
 from leapgen_kernels.program import Program, ProgramError, Stack
 from torch import Tensor, nn
-from torch._subclasses import FakeTensor
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 from transformers import PreTrainedModel
 
+from leapgen.engine.linear import is_ordinary, kernel_serves, linear_call, use_linear_kernel
 from leapgen.engine.lowering import lower
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 Args, Kwargs = tuple[Any, ...], dict[str, Any]
 
 WORTH_COMPILING = 1_000_000  # parameters: compiling takes a second or two, whatever the size
-ORDINARY = {Tensor, nn.Parameter}
+_BYTES = operator.attrgetter("nbytes")
 _CALL, _ABSENT = "_compiled_call_impl", object()  # what nn.Module calls in its forward's place
 _FIRST = "L['args'][0]"  # dynamo's name for a call's first argument
 WARM_UP_SIZES = (7, 64, 5, 7)  # tokens: odd, a multiple of every vector, odd again; the last is what must not compile anew
@@ -50,20 +50,20 @@ class FastModules:
         self.compile_seconds = 0.0
         self._calls: dict[nn.Module, Callable[..., Any]] = {}
         self._layers: list[CompiledLayer] = []
-        self._tensors = [*model.parameters(), *model.buffers()]
         if not _on_cpu(model):
             return
         layers = decoder_layers(model) if compile else []
-        if not all(type(t) in ORDINARY for layer in layers for t in (*layer.parameters(), *layer.buffers())):
+        if not all(is_ordinary(tensor) for layer in layers for tensor in (*layer.parameters(), *layer.buffers())):
             layers = []  # quantised weights and the like: dynamo and kernels would see what they are made of
+        self._tensors = [tensor for layer in layers for tensor in (*layer.parameters(), *layer.buffers())]
+        self._sizes = list(map(_BYTES, self._tensors))
         inside = {module for layer in layers for module in layer.modules()}
         for module in model.modules():
-            if type(module) is nn.Linear and module not in inside and _plain(module) and _kernel_serves(module.weight):
-                self._calls[module] = _linear_call(module)
+            if type(module) is nn.Linear and module not in inside and _plain(module) and kernel_serves(module.weight):
+                self._calls[module] = linear_call(module)
         for layer in layers:
             self._layers.append(CompiledLayer(layer))
             self._calls[layer] = self._layers[-1]
-        self._kinds = self._kinds_now()
 
     @property
     def compiled(self) -> bool:
@@ -108,14 +108,11 @@ class FastModules:
         """While this is entered the modules compute differently.
 
         Raises:
-            RuntimeError: a tensor of the model is not of the size or dtype it was compiled for.
+            RuntimeError: a tensor of the compiled layers has not the size it had.
         """
-        if self._layers and self._kinds_now() != self._kinds:
-            raise RuntimeError("the model's weights have other sizes or dtypes than when its layers were compiled")
+        if self._layers and list(map(_BYTES, self._tensors)) != self._sizes:
+            raise RuntimeError("weights have other sizes than when their layers were compiled")
         return calling(self._calls)
-
-    def _kinds_now(self) -> list[Any]:
-        return [*map(Tensor.numel, self._tensors), *map(operator.attrgetter("dtype"), self._tensors)]
 
 
 def _same(before: list[Tensor], run: Callable[[int], Tensor]) -> bool:
@@ -125,13 +122,14 @@ def _same(before: list[Tensor], run: Callable[[int], Tensor]) -> bool:
 @contextmanager
 def calling(calls: dict[nn.Module, Callable[..., Any]]) -> Iterator[None]:
     """Inside, calling one of these modules calls what stands beside it."""
-    before = [(vars(module), vars(module).get(_CALL, _ABSENT)) for module in calls]
-    for module, call in calls.items():
-        vars(module)[_CALL] = call
+    owns = list(map(vars, calls))
+    before = [own.get(_CALL, _ABSENT) for own in owns]
+    for own, call in zip(owns, calls.values(), strict=True):
+        own[_CALL] = call
     try:
         yield
     finally:
-        for own, call in before:
+        for own, call in zip(owns, before, strict=True):
             if call is _ABSENT:
                 own.pop(_CALL, None)
             else:
@@ -159,25 +157,6 @@ def _plain(module: nn.Module) -> bool:
 def call_layer(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """What is compiled of a layer. Dynamo gives up on code that has been compiled too often: this is nobody else's."""
     return self.forward(*args, **kwargs)
-
-
-def _kernel_serves(weight: Tensor) -> bool:
-    return type(weight) in ORDINARY and weight.layout is torch.strided and cpu.serves(weight) and weight.is_contiguous()
-
-
-def _linear_call(module: nn.Linear) -> Callable[[Tensor], Tensor]:
-    def call(x: Tensor) -> Tensor:
-        weight, bias = module.weight, module.bias
-        if not (type(x) is Tensor and x.dtype is weight.dtype and x.numel() and _kernel_serves(weight)
-                and weight.shape[1:] == x.shape[-1:] and (bias is None or _is_bias(bias, weight))):
-            return module.forward(x)
-        return cpu.linear(x, [weight], [bias])[0]
-
-    return call
-
-
-def _is_bias(bias: Tensor, weight: Tensor) -> bool:
-    return _kernel_serves(bias) and bias.dtype is weight.dtype and bias.shape == weight.shape[:1]
 
 
 class CompiledLayer:
@@ -302,7 +281,7 @@ class Graph:
         placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
         self.sources = [node._dynamo_source.name for node in placeholders]
         self._dtype = next((x.dtype for source, x in zip(self.sources, inputs, strict=True) if source == _FIRST), None)
-        _use_linear_kernel(module)
+        use_linear_kernel(module)
         self._program: Program | None = None
         try:
             self._program, taken = lower(module)
@@ -332,34 +311,3 @@ class Graph:
 
 def _compile(graph: GraphModule, inputs: list[Any]) -> Graph:
     return Graph(graph, inputs)
-
-
-def _use_linear_kernel(graph: GraphModule) -> None:
-    """Linear layers that read the same input become one call of the kernel."""
-    groups: dict[Node, list[tuple[Node, Node, Node | None]]] = {}
-    for node in graph.graph.nodes:
-        if node.op == "call_function" and node.target is torch._C._nn.linear:
-            x, weight, bias = [*node.args, *([None] * 3)][:3]
-            bias = node.kwargs.get("bias", bias)
-            if _is_parameter(weight) and (bias is None or _is_parameter(bias)) and _same_dtype(x, weight, bias):
-                groups.setdefault(x, []).append((node, weight, bias))
-    for group in groups.values():
-        x = group[0][0].args[0]  # by now: it may have been a linear layer's output itself
-        with graph.graph.inserting_before(group[0][0]):
-            call = graph.graph.call_function(ops.linear, (x, [w for _, w, _ in group], [b for *_, b in group]))
-            outputs = [graph.graph.call_function(operator.getitem, (call, i)) for i in range(len(group))]
-        for (node, _, _), output in zip(group, outputs, strict=True):
-            node.replace_all_uses_with(output)
-            graph.graph.erase_node(node)
-    graph.recompile()
-
-
-def _is_parameter(node: object) -> bool:
-    if not isinstance(node, Node) or node.op != "placeholder":
-        return False
-    example = node.meta["example_value"]
-    return type(example) in {*ORDINARY, FakeTensor} and cpu.serves(example) and example.is_contiguous()
-
-
-def _same_dtype(*nodes: Node | None) -> bool:
-    return len({node.meta["example_value"].dtype for node in nodes if node is not None}) == 1

@@ -206,12 +206,12 @@ class Fingerprint:
 def layout(tensor: Tensor) -> tuple[Any, ...]:
     try:
         return type(tensor), tensor.dtype, tensor.device, tensor.shape, tensor.stride()
-    except RuntimeError:  # a sparse one has no strides, one that is to be made later no shape
+    except (RuntimeError, ValueError):  # a sparse one has no strides, one that is to be made later no shape
         return type(tensor), tensor.dtype, tensor.device
 
 
 def layout_and_address(tensor: Tensor) -> tuple[Any, ...]:
     try:
         return *layout(tensor), tensor.data_ptr()
-    except RuntimeError:  # some subclasses have none
+    except (RuntimeError, ValueError):  # some subclasses have none
         return layout(tensor)

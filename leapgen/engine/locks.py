@@ -13,9 +13,7 @@ class _Lock:
     """An object's lock; it keeps the object, so that while the lock is known no other object has its id."""
 
     def __init__(self, of: object) -> None:
-        self.of, self.number = of, next(_numbers)
-        lock = threading.RLock()
-        self.acquire, self.release = lock.acquire, lock.release
+        self.of, self.number, self.lock = of, next(_numbers), threading.RLock()
 
 
 class Locks:
@@ -27,7 +25,8 @@ class Locks:
     def __init__(self, objects: Iterable[object]) -> None:
         with _guard:
             locks = {id(one): _known.get(id(one)) or _known.setdefault(id(one), _Lock(one)) for one in objects}
-        self._locks = sorted(locks.values(), key=attrgetter("number"))
+        self._kept = sorted(locks.values(), key=attrgetter("number"))  # known for as long as somebody keeps them
+        self._locks = [one.lock for one in self._kept]
 
     def __enter__(self) -> None:
         taken = 0

@@ -40,13 +40,14 @@ class Filters(NamedTuple):
 
 
 class NonFiniteLogitsError(FloatingPointError):
-    """The model produced NaN or infinite logits, or what processes them left no token to draw."""
+    """The model produced NaN or infinite logits for a sequence, or what processes them left no token to draw."""
 
-    def __init__(self, path: int, position: int, processed: bool = False) -> None:
+    def __init__(self, sequence: Sequence, position: int, processed: bool = False) -> None:
+        path = sequence.stream.path
         super().__init__(f"non-finite logits for path {path} at position {position}: " + (
             "logits processors, penalties and forbidden stop tokens left no token to draw" if processed else
             "the model's output there is NaN or infinite (half precision overflow, or damaged weights?)"))
-        self.path, self.position = path, position
+        self.sequence, self.path, self.position = sequence, path, position
 
 
 def sample(logits: Tensor, lengths: Rows[int], sequences: Rows[Sequence], kernels: bool = True) -> Sampled:
@@ -71,11 +72,11 @@ def sample(logits: Tensor, lengths: Rows[int], sequences: Rows[Sequence], kernel
     finite = drawn.normalisers.isfinite()
     if not finite.all():
         row = int((~finite).nonzero()[0])
-        raise NonFiniteLogitsError(sequences[row].stream.path, lengths[row])
+        raise NonFiniteLogitsError(sequences[row], lengths[row])
     finite = drawn.logprobs.isfinite()
     if not finite.all():
         row = int((~finite).nonzero()[0])
-        raise NonFiniteLogitsError(sequences[row].stream.path, lengths[row], processed=True)
+        raise NonFiniteLogitsError(sequences[row], lengths[row], processed=True)
     tokens = drawn.tokens.tolist()
     if not any(s.sampling.logprobs for s in sequences):
         return Sampled(tokens, [None] * len(tokens), [None] * len(tokens))
@@ -127,8 +128,12 @@ def _processed(scores: Tensor, config: SamplingConfig, lengths: list[int], seque
             seen = seen[seen < scores.shape[1]]  # an embedding may be wider than the head
             old = scores[row, seen]
             scores[row, seen] = torch.where(old < 0, old * config.repetition_penalty, old / config.repetition_penalty)
-        for processor in config.logits_processors:
-            scores[row] = processor(input_ids, scores[row : row + 1])[0]
+        try:
+            for processor in config.logits_processors:
+                scores[row] = processor(input_ids, scores[row : row + 1])[0]
+        except Exception as error:
+            error.sequence = sequence  # whose processor it was: other sequences can go on
+            raise
     return scores
 
 

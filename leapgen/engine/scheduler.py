@@ -11,7 +11,11 @@ from leapgen.engine.sequence import Sequence, no_pages
 
 
 class PoolTooSmallError(RuntimeError):
-    """The pool cannot hold even one sequence."""
+    """The pool cannot hold even one sequence: ``sequence``, or None before there is any."""
+
+    def __init__(self, message: str, sequence: Sequence | None = None) -> None:
+        super().__init__(message)
+        self.sequence = sequence
 
 
 @dataclass
@@ -89,7 +93,7 @@ class Scheduler:
             oldest = runnable[0]
             raise PoolTooSmallError(
                 f"the KV pool of {self.pool.num_pages} pages of {self.pool.page_size} tokens cannot hold a sequence of "
-                f"{len(oldest)} tokens; raise kv_cache_bytes or kv_cache_fraction.")
+                f"{len(oldest)} tokens; raise kv_cache_bytes or kv_cache_fraction.", oldest)
         if chunks and self._drafter is not None:
             self._draft(chunks, self._drafter)
         return chunks

@@ -5,15 +5,19 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from leapgen.answers import all_answers, normalize_answer
+
 SUMMARY_OPEN, SUMMARY_CLOSE = "<summarize>", "</summarize>"
 COMMENT_OPEN, COMMENT_CLOSE = "<comment>", "</comment>"
 TAGS = (SUMMARY_OPEN, SUMMARY_CLOSE, COMMENT_OPEN, COMMENT_CLOSE)
+log = logging.getLogger(__name__)
 
 _TRIGGERS = (
     "Let me pause here and put down where I stand, so that others can check it.",
@@ -35,25 +39,26 @@ _LEAD_INS = (
 _NUDGE = ("Let me compare what my peers found with my own work, check whatever differs, and continue from what holds up.")
 _NO_COMMENTS = "There are no comments from peers this time."
 _PLAIN = "{question}\n\nReason step by step, and put your final answer within \\boxed{}."
+# The example ends without a box and in letters: small models take a number that stands there for their own answer.
 _EXPLANATION = """Solve the problem below. You are one of several people who solve it side by side, each on their own.
 
 From time to time you will pause and write a short summary of your progress between <summarize> and </summarize>. Then \
 you will be shown summaries from some of the others between <comment> and </comment>. They can be right or wrong. \
 Check them against your own work: take over what you can verify, say what is wrong with the rest, and go on reasoning.
 
-This is how it looks, for the problem "A box holds 3 red and 5 blue pens. Two are taken out together. In how many ways \
+This is how it looks, for the problem "A box holds r red and b blue pens. Two are taken out together. In how many ways \
 can they have different colours?":
 
-... One red pen and one blue pen. Taking a pen first and another second, I count 3 * 5 + 5 * 3 = 30.
+... One red pen and one blue pen. Taking a pen first and another second, I count r * b + b * r ways.
 
 Let me pause here and put down where I stand. <summarize> In short, so far I have counted the ordered choices of one red \
-and one blue pen and got 30. </summarize>
+and one blue pen and got r * b + b * r. </summarize>
 
-<comment> Peer 1: "The two pens leave the box together, so order does not matter: 3 * 5 = 15."
-Peer 2: "There are 8 pens, so 8 * 7 / 2 = 28 pairs." </comment>
+<comment> Peer 1: "The two pens leave the box together, so order does not matter: r * b ways."
+Peer 2: "There are r + b pens, and any pair of them can be taken." </comment>
 
 Peer 2 counts every pair, also those of one colour. Peer 1 is right that order does not matter, and I counted each pair \
-twice: 30 / 2 = 15, which agrees. The answer is \\boxed{15}.
+twice: half of what I had is r * b, which agrees.
 
 Now the problem:
 
@@ -142,6 +147,19 @@ class PromptSet:
         if set(fields) - known:
             raise ValueError(f"{path}: unknown fields {sorted(set(fields) - known)}; known are {sorted(known)}.")
         return cls(**fields)
+
+
+def example_answers(prompts: PromptSet) -> frozenset[str]:
+    """The answers that stand in a set's explanation besides the question, as ``normalize_answer`` spells them."""
+    answers = (normalize_answer(answer) for part in prompts.explanation.split("{question}") for answer in all_answers(part))
+    return frozenset(answers) - {""}
+
+
+def warn_of_example(vote: str | None, prompts: PromptSet) -> None:
+    """Warns if a vote among paths that were shown ``prompts.explanation`` is an answer that stands in it."""
+    if vote is not None and normalize_answer(vote) in example_answers(prompts):
+        log.warning("the majority answered %r, which is an answer in the prompt's own example: the model may have copied "
+                    "it. Use a PromptSet whose explanation has no answer in it, or explain=False.", vote)
 
 
 def _fields_from_python(text: str, path: Path, names: Mapping[str, str]) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leapgen.checkpoints import Checkpoints
 from leapgen.output import LeapOutput
-from leapgen.terminal.checkpoints import Checkpoints
 from leapgen.terminal.progress import Progress
 from leapgen.terminal.report import brief, overview
 from leapgen.terminal.screen import Screen
@@ -34,7 +34,7 @@ def follow(run: Run, files: Sequence[Path], screen: Screen, signals: Signals,
 
     status = 0
     with signals.stopping(run):
-        checkpoints = Checkpoints(run, files, screen, made_with)
+        checkpoints = Checkpoints(run, files, made_with, screen.warn)
         try:
             with Progress(screen, run.outputs(), signals).running() as progress:
                 for event in run:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leapgen.events import BlockEvent, OutputEvent, StreamEvent
-from leapgen.terminal.screen import Screen
 
 if TYPE_CHECKING:
     from leapgen.output import LeapOutput
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 EVERY = 60.0  # seconds between two saves at most
 SHARE = 0.03  # of the time that saving by the clock may take
+log = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -27,13 +29,15 @@ class Checkpoints:
     Args:
         files: one for each question.
         made_with: what is to be noted in ``LeapOutput.made_with`` besides what the generator knows.
+        warn: where a save that failed is told.
 
     Raises:
         OSError: not even the start can be saved.
     """
 
-    def __init__(self, run: Run, files: Sequence[Path], screen: Screen, made_with: Mapping[str, Any]) -> None:
-        self._run, self._files, self._screen, self._made_with = run, files, screen, made_with
+    def __init__(self, run: Run, files: Sequence[Path], made_with: Mapping[str, Any] | None = None,
+                 warn: Callable[[str], None] = log.warning) -> None:
+        self._run, self._files, self._made_with, self._warn = run, files, made_with or {}, warn
         self._ended: set[int] = set()  # questions whose last state is on disk
         self._failed = False
         self._save_all()
@@ -45,7 +49,7 @@ class Checkpoints:
                 self._save(event.question, event.output)
                 self._ended.add(event.question)
             elif isinstance(event, BlockEvent) and not self._failed:
-                self._save(event.question, self._run.outputs()[event.question])
+                self._save(event.question, self._run.output(event.question))
             elif time.monotonic() >= self._due:
                 self._save_all()
                 self._failed = False
@@ -53,7 +57,7 @@ class Checkpoints:
             self._due = time.monotonic() + EVERY
             if not self._failed:
                 self._failed = True
-                self._screen.warn(f"not saved for now: {error}. What was saved before is still there; the run goes on.")
+                self._warn(f"not saved for now: {error}. What was saved before is still there; the run goes on.")
 
     def finish(self) -> None:
         """Saves what is not on disk yet.
@@ -74,3 +78,21 @@ class Checkpoints:
     def _save(self, question: int, output: LeapOutput) -> None:
         output.made_with.update(self._made_with)
         output.save(self._files[question])
+
+
+def files_at(target: str | os.PathLike, questions: int, several: bool) -> list[Path]:
+    """The files of a run: ``target`` itself, or for several questions ``0.json``, ``1.json``, ... in a folder of that name.
+
+    Raises:
+        ValueError: the target is of the wrong kind, or lies in a folder that does not exist.
+    """
+    target = Path(target)
+    if target.is_dir() > several or (target.is_file() and several):
+        raise ValueError(f"{target} must be {'a folder' if several else 'a file'}: there "
+                         f"{'are several questions' if several else 'is one question'}.")
+    if not target.absolute().parent.is_dir():
+        raise ValueError(f"{target}: its folder does not exist.")
+    if not several:
+        return [target]
+    target.mkdir(exist_ok=True)
+    return [target / f"{question}.json" for question in range(questions)]
