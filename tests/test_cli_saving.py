@@ -1,13 +1,14 @@
 """Runs survive: signals, kills, full disks, and the next run of the same name."""
 
 import errno
+import json
 import os
 import shutil
 import signal
 import stat
 
 import pytest
-from cli_run import at_step, run, send, tokens
+from cli_run import SMALL, at_step, run, send, tokens
 from leap_run import QUESTION
 
 from leapgen import LeapGenerator, LeapOutput, checkpoints
@@ -98,6 +99,18 @@ def test_ignored_signals_stay_ignored_and_handlers_come_back(model_folder, tmp_p
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_stopped_synthesis_keeps_what_is_done_and_says_how_to_go_on(model_folder, tmp_path, capsys, monkeypatch):
+    """Would catch: a traceback through three libraries as the answer to SIGTERM."""
+    problems = [{"problem": f"{i} + 1?", "answer": "2"} for i in range(2)]
+    (tmp_path / "problems.json").write_text(json.dumps(problems))
+    at_step(monkeypatch, 70, send(signal.SIGTERM))
+    options = ["--output", str(tmp_path / "out.jsonl"), "--n", "2", *SMALL]
+    assert main(["synth", "--problems", str(tmp_path / "problems.json"), "--model", str(model_folder), *options]) == 143
+    error = capsys.readouterr().err
+    assert "goes on" in error and "Traceback" not in error
+    assert len((tmp_path / "out.partial.jsonl").read_text().splitlines()) == 2  # the settings, and the first problem
 
 
 # -- while it goes on -------------------------------------------------------------------------------------------------------
@@ -215,8 +228,6 @@ def test_a_file_is_written_over_only_when_told_so(model_folder, tmp_path, capsys
 
 def test_without_a_name_the_next_free_one_is_taken_and_said(model_folder, tmp_path, capsys, monkeypatch):
     """Would catch: run.json of the last run overwritten by the next, or a run saved nobody knows where."""
-    from cli_run import SMALL
-
     monkeypatch.chdir(tmp_path)
     for name in ("run.json", "run-2.json", "run-3.json"):
         assert main(["run", QUESTION, "--model", str(model_folder), "--n", "2", *SMALL]) == 0
