@@ -16,6 +16,7 @@ from leapgen.events import OutputEvent, StreamEvent
 from leapgen.interrupts import Deferred
 from leapgen.output import LeapOutput
 from leapgen.protocol.group import Group
+from leapgen.protocol.prompts import warn_of_example
 from leapgen.stopping import Condition, Progress
 
 
@@ -62,6 +63,8 @@ class Question:
         self.fill(unfinished)
         self.open = False
         self.group.close()
+        if self.group.leap.explain:
+            warn_of_example(self.output.majority(), self.group.prompts)
         return [OutputEvent(self.group.question, self.output)]
 
     def progress(self) -> Progress:

@@ -18,19 +18,22 @@ from leapgen.terminal.cli import main
 KILLS = int(os.environ.get("LEAPGEN_KILLS", "0"))
 SETTINGS = ["--model", "maze", "--dtype", "float32", "--n", "16", "--interval", "36", "--max-new-tokens", "216",
             "--summary-tokens", "32", "--answer-tokens", "16", "--max-answer-tokens", "16", "--finished-share"]
-# Tells of each block over the file descriptor it is given, at the moment the block is held.
+# Tells of each step and block over the file descriptor it is given, at the moment it is done.
 PROGRAM = """
 import os, sys
+from leapgen.engine import Engine
 from leapgen.protocol.group import Group
 from leapgen.terminal.cli import main
-end_block = Group._end_block
-def told(self):
-    events = end_block(self)
-    os.write(int(sys.argv[1]), b"b")
-    return events
-Group._end_block = told
+def telling(function, sign):
+    def told(self):
+        result = function(self)
+        os.write(int(sys.argv[1]), sign)
+        return result
+    return told
+Engine.step, Group._end_block = telling(Engine.step, b"s"), telling(Group._end_block, b"b")
 sys.exit(main(sys.argv[2:]))
 """
+STEPS = 300  # a run takes about as many
 
 
 @pytest.mark.skipif(not KILLS, reason="set LEAPGEN_KILLS to the number of runs to kill")
@@ -41,7 +44,7 @@ def test_a_killed_run_loses_a_block_at_most_and_resumes_to_the_same_tokens(tmp_p
     whole = [path.token_ids for path in LeapOutput.load(tmp_path / "whole.json").paths]
     for kill in range(KILLS):
         file = tmp_path / f"{kill}.json"
-        held, saved = killed(question, file, rng.uniform(0, 4))
+        held, saved = killed(question, file, rng.randint(1, STEPS), rng.uniform(0, 0.02))
         lengths.append((held, saved))
         assert held - saved <= 1, "a block that was held before the newest one is not on disk"
         assert main(["resume", str(file), "--quiet"]) == 0
@@ -49,19 +52,19 @@ def test_a_killed_run_loses_a_block_at_most_and_resumes_to_the_same_tokens(tmp_p
     print(f"blocks held and on disk when killed: {lengths}")
 
 
-def killed(question: str, file: os.PathLike, seconds: float) -> tuple[int, int]:
-    """Kills a run some seconds after its file is there: blocks held then, and blocks on disk."""
+def killed(question: str, file: os.PathLike, steps: int, seconds: float) -> tuple[int, int]:
+    """Kills a run some seconds after so many of its steps: blocks held then, and blocks on disk."""
     read, write = os.pipe()
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(write), "run", question, *SETTINGS, "--save", str(file)],
                                pass_fds=[write], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.close(write)
-    while process.poll() is None and not (file.exists() and file.stat().st_size):
-        time.sleep(0.01)
+    told = b""
+    while told.count(b"s") < steps and (new := os.read(read, 1)):
+        told += new
     time.sleep(seconds)
     process.kill()
     process.wait()
-    held = 0
-    while told := os.read(read, 64):
-        held += len(told)
+    while new := os.read(read, 64):
+        told += new
     os.close(read)
-    return held, len(LeapOutput.load(file).blocks)
+    return told.count(b"b"), len(LeapOutput.load(file).blocks)

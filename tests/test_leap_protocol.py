@@ -1,9 +1,10 @@
 """The protocol's turns when the model says certain things: a logits processor puts the words into its mouth."""
 
+import pytest
 import torch
 from leap_run import LEAP, QUESTION, SAMPLING, generator
 
-from leapgen import LeapConfig
+from leapgen import LeapConfig, PromptSet
 
 
 class Script:
@@ -78,6 +79,15 @@ def test_closed_thinking_is_followed_by_the_answer_and_an_end():
         assert path.segments[2].text == " It is \\boxed{42}."
         assert (path.answer, path.finish_reason) == ("42", "stop")
     assert output.majority() == "42"
+
+
+@pytest.mark.parametrize("explain", [False, True])
+def test_a_vote_for_an_answer_in_the_prompt_is_told(caplog, explain):
+    """Would catch: the warning lost between the vote and the user, or one in runs that never saw the example."""
+    leap = generator(thinking=True)
+    leap.prompts = PromptSet(explanation="So \\boxed{42}. {question}")
+    run(leap, Script(leap, " Done.</think> It is \\boxed{42}.<|im_end|>", at=2), max_answer_tokens=40, explain=explain)
+    assert ("prompt's own example" in caplog.text) == explain
 
 
 def test_what_follows_the_last_blank_line_is_cut_before_the_summary():

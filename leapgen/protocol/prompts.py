@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
+import logging
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from leapgen.answers import all_answers, normalize_answer
 SUMMARY_OPEN, SUMMARY_CLOSE = "<summarize>", "</summarize>"
 COMMENT_OPEN, COMMENT_CLOSE = "<comment>", "</comment>"
 TAGS = (SUMMARY_OPEN, SUMMARY_CLOSE, COMMENT_OPEN, COMMENT_CLOSE)
+log = logging.getLogger(__name__)
 
 _TRIGGERS = (
     "Let me pause here and put down where I stand, so that others can check it.",
@@ -157,8 +158,8 @@ def example_answers(prompts: PromptSet) -> frozenset[str]:
 def warn_of_example(vote: str | None, prompts: PromptSet) -> None:
     """Warns if a vote among paths that were shown ``prompts.explanation`` is an answer that stands in it."""
     if vote is not None and normalize_answer(vote) in example_answers(prompts):
-        warnings.warn(f"the majority answered {vote!r}, which is an answer in the prompt's own example: the model may have "
-                      "copied it. Use a PromptSet whose explanation has no answer in it, or explain=False.", stacklevel=2)
+        log.warning("the majority answered %r, which is an answer in the prompt's own example: the model may have copied "
+                    "it. Use a PromptSet whose explanation has no answer in it, or explain=False.", vote)
 
 
 def _fields_from_python(text: str, path: Path, names: Mapping[str, str]) -> dict[str, Any]:

@@ -32,14 +32,11 @@ class Screen:
         self.quiet, self.verbose = quiet, verbose
         self._adopted: list[tuple[logging.Logger, list[logging.Handler], bool]] = []
 
-    def error(self, message: object) -> None:
-        self._write(Text.assemble(("leapgen: ", "bold red"), str(message)))
+    def error(self, message: object, style: str = "bold red", who: str = "leapgen") -> None:
+        self._write(Text.assemble((f"{who}: ", style), str(message)))
 
     def warn(self, message: object) -> None:
-        self._write(Text.assemble(("leapgen: ", "bold yellow"), str(message)))
-
-    def tell(self, message: object) -> None:
-        self._write(Text(f"leapgen: {message}", style="dim"))
+        self.error(message, "bold yellow")
 
     def say(self, *parts: str | tuple[str, str]) -> None:
         """A line on standard error, unless quiet."""
@@ -94,6 +91,7 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         least = logging.WARNING if self._screen.verbose else logging.ERROR
-        if record.name.partition(".")[0] == "leapgen" or record.levelno >= least:
-            show = {logging.ERROR: self._screen.error, logging.WARNING: self._screen.warn}.get(record.levelno)
-            (show or self._screen.tell)(self.format(record))
+        who = record.name.partition(".")[0]
+        if who == "leapgen" or record.levelno >= least:
+            style = {logging.WARNING: "bold yellow", logging.INFO: "dim"}.get(record.levelno, "bold red")
+            self._screen.error(self.format(record), style, who)
