@@ -1,4 +1,4 @@
-"""Does a model take the answer of the prompt's worked example for its own? Six trivial questions, none of whose answers is 15.
+"""Does a model take the answer of the prompt's worked example for its own? Six trivial questions; none has 15 for an answer.
 
     python examples/evidence/copied.py                       # SmolLM2-135M
     python examples/evidence/copied.py --model FOLDER --dtype bfloat16
