@@ -41,6 +41,7 @@ setup(
         "numpy>=1.26",
         "psutil>=5.9",
         "rich>=13",
+        "tqdm>=4.66",
     ],
     extras_require={
         # The GPU kernels are tested on CPU in Triton's interpreter; torch for CUDA brings its own Triton.
