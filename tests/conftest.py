@@ -1,10 +1,12 @@
 import os
+import signal
 
 import pytest
 import torch
 from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests in the background has it ignored
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported: the GPU kernels then run on CPU tensors
 torch.set_num_threads(1)  # tiny models: a second thread only waits

@@ -340,7 +340,7 @@ def test_a_filter_by_answers_can_be_written(monkeypatch):
         answers = {}
         for path in output.paths:
             before = itertools.takewhile(lambda s, held=block.index: s.block is None or s.block < held, path.segments)
-            answers[path.index] = stated("".join(s.text for s in before if s.kind in ("own", "forced")))
+            answers[path.index] = stated("".join(s.text for s in before if s.kind == "own"))
             message = seen[block.index, path.index]
             assert (message.answer, message.text) == (answers[path.index], block.summaries[path.index].text)
         assert routes == {i: [j for j in range(4) if j != i and answers[j]] for i in range(4)}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
-
-from leapgen.protocol.prompts import PromptSet
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -18,9 +17,8 @@ VOCAB = 512  # models that go with these tokenizers
 
 
 def _corpus() -> list[str]:
-    prompts = PromptSet()
-    return [prompts.explanation, prompts.nudge, prompts.opening, *prompts.triggers, *prompts.lead_ins,
-            "So 12 + 30 = 42.\n\nWait, é ü 漢字 🙂 \\boxed{42}\n\n"]
+    """Sentences like the protocol's. They are fixed: random models say other things with another vocabulary."""
+    return json.loads((Path(__file__).parent / "tiny_corpus.json").read_text(encoding="utf-8"))
 
 
 @lru_cache
