@@ -417,6 +417,18 @@ def test_what_a_forward_pass_changes_itself_is_no_change():
     assert engine.runner is runner and engine.runner.fast.compiled
 
 
+def test_weights_that_a_forward_pass_fetches_are_no_change(tmp_path):
+    """Would catch: an offloaded model, whose parameters are others at every pass, checked anew at every question."""
+    accelerate = pytest.importorskip("accelerate")
+    places = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk", "model.norm": "cpu",
+              "model.rotary_emb": "cpu", "lm_head": "disk"}
+    model = accelerate.dispatch_model(small(), places, main_device="cpu", offload_dir=tmp_path, force_hooks=True)
+    engine = engine_of(model)
+    runner = engine.runner
+    assert worst_error(engine, model) < 1e-4 and worst_error(engine, model) < 1e-4
+    assert engine.runner is runner
+
+
 # -- live sequences ---------------------------------------------------------------------------------------------------
 
 
