@@ -3,13 +3,15 @@
 import ctypes
 import logging
 import math
+import weakref
 
 import pytest
 import tiny
 import torch
 import torch.nn.functional as F
 from leapgen_kernels import cpu, ops
-from leapgen_kernels.program import _END, _GATED, Memory, ProgramError, _lay_out
+from leapgen_kernels import program as programs
+from leapgen_kernels.program import _END, _GATED, Memory, ProgramError, Stack, _lay_out
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from leapgen.config import EngineConfig, SamplingConfig
@@ -308,6 +310,18 @@ def test_inputs_of_another_width_are_refused():
     program, nodes = lower(captured(module, torch.randn(1, 7, 8)))
     with pytest.raises(ValueError, match="other shapes"):
         program(*[eval(node._dynamo_source.name, {"L": {"self": module, "x": torch.randn(1, 5, 9)}}) for node in nodes])
+
+
+def test_workspace_lives_as_long_as_the_call(monkeypatch):
+    """Would catch: a large workspace, which nobody keeps from one call to the next, given back before the kernels use it."""
+    module, x, made, alive = Around(OPERATIONS["silu"], 8, 8), torch.randn(1, 7, 8), [], []
+    program, nodes = lower(captured(module, x))
+    workspace, run_layers = Stack._workspace, cpu.run_layers
+    monkeypatch.setattr(programs, "_KEPT_BYTES", 0)
+    monkeypatch.setattr(Stack, "_workspace", lambda *a: made.append(weakref.ref(one := workspace(*a))) or one)
+    monkeypatch.setattr(cpu, "run_layers", lambda *a: alive.append(made[-1]() is not None) or run_layers(*a))
+    program(*[eval(node._dynamo_source.name, {"L": {"self": module, "x": x}}) for node in nodes])
+    assert alive == [True] and made[-1]() is None
 
 
 @pytest.mark.parametrize("name", ["silu", "gelu", "gelu tanh", "relu", "tanh", "sigmoid"])

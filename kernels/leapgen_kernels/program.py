@@ -385,8 +385,8 @@ class Stack:
                 held.append(given)
             made, following = following, made
             pointers += (*map(Tensor.data_ptr, given), made.data_ptr())
-        cpu.run_layers(self._codes, len(inputs), self._pointers(*pointers), self._workspace(tokens).data_ptr(), tokens,
-                       self.dtype)
+        workspace = self._workspace(tokens)  # held until the call is over: a large one is nobody else's
+        cpu.run_layers(self._codes, len(inputs), self._pointers(*pointers), workspace.data_ptr(), tokens, self.dtype)
         return output
 
     def _workspace(self, tokens: int) -> Tensor:
