@@ -4,7 +4,7 @@ import pytest
 import torch
 from leap_run import LEAP, QUESTION, SAMPLING, generator
 
-from leapgen import LeapConfig, PromptSet
+from leapgen import EngineConfig, LeapConfig, PromptSet
 
 
 class Script:
@@ -124,3 +124,13 @@ def test_finished_paths_share_only_where_asked():
         assert all(i not in output.blocks[0].routes for i in ended)
         assert all(not output.paths[i].own_text.endswith("<|im_end|>") for i in ended)
         assert leap.engine.pool.num_used == 0
+
+
+def test_a_path_without_context_for_a_block_reasons_on_whatever_it_opens():
+    """Would catch: a path that opens <summarize> once more where no block will come for it, and waits for ever."""
+    leap = generator(engine=EngineConfig(page_size=4, kv_cache_bytes=1 << 25, max_step_tokens=64, context_length=240))
+    config = LeapConfig.leap_t(interval=30, max_new_tokens=120, summary_tokens=8, top_k_peers=2, force_answer=False,
+                               max_answer_tokens=8, min_new_tokens=120)
+    output = run(leap, Script(leap, " So <summarize> <summarize> on", at=180), config=config)
+    assert output.finished and all(path.state["skips_blocks"] for path in output.paths)
+    assert all(path.own_text.count("<summarize>") == 2 for path in output.paths)
