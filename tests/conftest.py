@@ -6,7 +6,9 @@ import torch
 from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests in the background has it ignored
+# Who runs the tests in the background or under nohup has these ignored, and a command leaves an ignored signal alone.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported: the GPU kernels then run on CPU tensors
 torch.set_num_threads(1)  # tiny models: a second thread only waits

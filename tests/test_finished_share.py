@@ -27,7 +27,7 @@ LEAPS = [LeapConfig(**MAZE_SETTINGS), LeapConfig(**MAZE_SETTINGS, router=by_answ
 LEAP = LEAPS[0]
 QUESTIONS = [make_maze(f"share/{i}", MAZE_SHAPE).question for i in range(8)]
 PATHS = 6
-EXAMPLES = int(os.environ.get("LEAPGEN_EXAMPLES", "5"))
+EXAMPLES = int(os.environ.get("LEAPGEN_EXAMPLES", "2"))
 SMALL_POOL, LARGE_POOL = 704, 1 << 16  # tokens: a path and its fork fit, six paths do not
 
 
@@ -110,7 +110,7 @@ def blocks_and_ended(question: str, seed: int):
                       and path.state["own_tokens"] <= (block.index + 1) * LEAP.interval and path.state["concluded"]}
 
 
-@pytest.mark.skipif(EXAMPLES <= 5, reason="six processes; set LEAPGEN_EXAMPLES to more than 5")
+@pytest.mark.skipif(EXAMPLES <= 2, reason="six processes; set LEAPGEN_EXAMPLES to more than 2")
 def test_six_processes_make_one_result():
     script = ("import test_finished_share as t; "
               "print([t.tokens(o) for o in t.generator(4).generate(t.QUESTIONS[:4], t.PATHS, leap=t.LEAP)])")

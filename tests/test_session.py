@@ -16,7 +16,7 @@ from leapgen import BlockEvent, FinishEvent, GenerationFailed, GenerationInterru
 
 QUESTIONS = [QUESTION, "Name a prime.", "What is 7 * 8? Explain.", "Is 91 a prime?", "Count to ten."]
 SETTINGS = {"n": 3, "leap": LEAP, "sampling": SAMPLING}
-SHORT = {"n": 2, "leap": LEAP.replace(max_new_tokens=20), "sampling": SAMPLING}  # one block
+SHORT = {"n": 2, "leap": LEAP.replace(interval=6, max_new_tokens=10, summary_tokens=4), "sampling": SAMPLING}  # one block
 
 
 def tokens(output: LeapOutput) -> list[list[int]]:
