@@ -153,6 +153,7 @@ class LeapGenerator:
         prompts, several = parse(_without_tensor(prompt))
         beginnings = parse_beginnings(beginning, len(prompts) if several else None)
         with self._session.turn():
+            self.engine.refresh()
             return self._session.run(self._questions(prompts, beginnings, int(n), leap, sampling, int(seed)), until)
 
     def resume(self, output: Saved | Sequence[Saved], *, leap: LeapConfig | None = None,
@@ -182,6 +183,7 @@ class LeapGenerator:
         """As ``resume``, yielding events; the first are the segments that the paths already have."""
         outputs = [_loaded(one) for one in (output if isinstance(output, (list, tuple)) else [output])]
         with self._session.turn():
+            self.engine.refresh()
             return self._session.run([self._question_of(one, index, leap, sampling, check)
                                       for index, one in enumerate(outputs)])
 

@@ -1,7 +1,7 @@
 """What cannot be run is refused at the door: before any work, saying what was given and what is allowed."""
 
 import re
-from contextlib import contextmanager
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -17,9 +17,18 @@ SHORT = {"n": 2, "leap": False, "max_new_tokens": 3, "answer_tokens": 2, "ignore
 QUESTION = "2 + 2?"
 
 
+FORWARDS = Counter()  # by the model's id
+
+
+def counted(model):
+    """The model, with its forward passes counted."""
+    model.register_forward_pre_hook(lambda module, *_: FORWARDS.update([id(module)]))
+    return model
+
+
 @pytest.fixture(scope="module")
 def model():
-    return tiny.build("llama", torch.float32, vocab_size=tiny_tokenizer.VOCAB)
+    return counted(tiny.build("llama", torch.float32, vocab_size=tiny_tokenizer.VOCAB))
 
 
 @pytest.fixture(scope="module")
@@ -27,31 +36,21 @@ def generator(model):
     return LeapGenerator(model, tiny_tokenizer.byte_level(), engine=ENGINE)
 
 
-@contextmanager
-def forwards(model):
-    """Counts the model's forward passes."""
-    calls = []
-    hook = model.register_forward_pre_hook(lambda *args: calls.append(1))
-    try:
-        yield calls
-    finally:
-        hook.remove()
-
-
 def refused(generator, prompt=QUESTION, /, *, kind=ValueError, match, **options):
     """Asserts that generate and stream both refuse this when they are called, and that nothing was done."""
     for call in (generator.generate, generator.stream):  # a stream says so at once, not when its first event is asked for
-        with forwards(generator.model) as calls, pytest.raises(kind, match=match):
+        before = FORWARDS[id(generator.model)]
+        with pytest.raises(kind, match=match):
             call(prompt, **{**SHORT, **options})
-        assert not calls
+        assert FORWARDS[id(generator.model)] == before
         assert generator.engine.pool.num_used == 0 and not generator.engine.has_work
 
 
 def test_what_is_allowed_runs(generator):
     """Would catch: a counter of forward passes that counts nothing, which would make the tests below worthless."""
-    with forwards(generator.model) as calls:
-        output = generator.generate(QUESTION, **SHORT)
-    assert len(calls) > 2 and len(output.paths) == 2
+    before = FORWARDS[id(generator.model)]
+    output = generator.generate(QUESTION, **SHORT)
+    assert FORWARDS[id(generator.model)] > before + 2 and len(output.paths) == 2
     refused(generator, "", match="empty")
 
 
@@ -102,9 +101,10 @@ def test_an_option_of_the_engine_is_no_option_of_a_run(generator):
 def test_settings_of_the_wrong_kind_are_refused_by_name(generator, name, value):
     """Would catch: ``'dict' object has no attribute 'replace'``, or a config in the other's place that fails in the run."""
     for call in (generator.generate, generator.stream):
-        with forwards(generator.model) as calls, pytest.raises((TypeError, ValueError), match=rf"^{name}\b"):
+        before = FORWARDS[id(generator.model)]
+        with pytest.raises((TypeError, ValueError), match=rf"^{name}\b"):
             call([3, 4], **{"n": 1, "leap": False, name: value})
-        assert not calls
+        assert FORWARDS[id(generator.model)] == before
 
 
 # -- prompts ----------------------------------------------------------------------------------------------------------------
@@ -255,26 +255,43 @@ def test_a_pool_too_small_for_one_path_is_refused_and_says_what_to_raise(model):
     assert small.generate([3] * 4, **{**SHORT, "answer_tokens": 1, "force_answer": False}).paths
 
 
+def test_inputs_are_checked_against_the_model_as_it_is():
+    """Would catch: ids of the vocabulary refused that was there when the generator was made, and a run that is saved with the
+    context of then, so that nothing can resume it."""
+    model = tiny.build("llama", torch.float32, vocab_size=tiny_tokenizer.VOCAB, tie_word_embeddings=False)
+    page = 2 * 4 * model.config.num_hidden_layers * ENGINE.page_size * model.config.num_key_value_heads * model.config.head_dim
+    engine = ENGINE.replace(kv_cache_bytes=16 * page)
+    generator = LeapGenerator(model, tiny_tokenizer.byte_level(), engine=engine)
+    context, newest = generator.engine.context_length, tiny_tokenizer.VOCAB
+    with pytest.raises(ValueError, match=f"id {newest}, outside the model's vocabulary of {newest}"):
+        generator.stream([3, newest], **SHORT)
+    model.resize_token_embeddings(newest + 1)
+    generator.stream([3, newest], **SHORT).close()
+    model.bfloat16()  # half the bytes: twice the positions
+    output = generator.generate([3] * context, **{**SHORT, "leap": False})
+    assert output.made_with["context_length"] == generator.engine.context_length == 2 * context
+
+
 # -- the generator ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_model_without_a_tokenizer_is_refused_and_says_how_to_give_one(model, monkeypatch):
     """Would catch: an error from the hub about a repository nobody named."""
-    with forwards(model) as calls:
-        with pytest.raises(ValueError, match=r"no tokenizer was given.*LeapGenerator\(model, tokenizer\)"):
-            LeapGenerator(model)
-        monkeypatch.setattr(model.config, "name_or_path", "/nowhere/at/all")
-        with pytest.raises(ValueError, match=r"no tokenizer.*'/nowhere/at/all'.*LeapGenerator\(model, tokenizer\)"):
-            LeapGenerator(model)
-    assert not calls
+    before = FORWARDS[id(model)]
+    with pytest.raises(ValueError, match=r"no tokenizer was given.*LeapGenerator\(model, tokenizer\)"):
+        LeapGenerator(model)
+    monkeypatch.setattr(model.config, "name_or_path", "/nowhere/at/all")
+    with pytest.raises(ValueError, match=r"no tokenizer.*'/nowhere/at/all'.*LeapGenerator\(model, tokenizer\)"):
+        LeapGenerator(model)
+    assert FORWARDS[id(model)] == before
 
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused_with_both_sizes():
     """Would catch: an index error at the first prompt with a rare token, weeks later."""
-    model = tiny.build("llama", torch.float32, vocab_size=479)
-    with forwards(model) as calls, pytest.raises(ValueError, match=r"ids up to 479.*only 479 rows.*resize_token_embeddings"):
+    model = counted(tiny.build("llama", torch.float32, vocab_size=479))
+    with pytest.raises(ValueError, match=r"ids up to 479.*only 479 rows.*resize_token_embeddings"):
         LeapGenerator(model, tiny_tokenizer.byte_level())
-    assert not calls
+    assert not FORWARDS[id(model)]
     fitting = tiny.build("llama", torch.float32, vocab_size=480)
     assert LeapGenerator(fitting, tiny_tokenizer.byte_level(), engine=ENGINE).tokenizer is tiny_tokenizer.byte_level()
 

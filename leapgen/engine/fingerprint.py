@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from itertools import chain
-from operator import attrgetter, is_
+from operator import attrgetter, is_, itemgetter
 from typing import Any
 
 import torch
@@ -65,7 +66,7 @@ class Reading:
         self.facts: dict[str, Any] = {}
         self.modules: list[nn.Module] = []
         self.tensors: list[Tensor] = []
-        self.namespaces: list[dict[str, Any]] = []  # attributes of modules and objects
+        self.namespaces: list[tuple[dict[str, Any], tuple[str, ...]]] = []  # attributes, and the names of those that count
         self.tables: list[dict[Any, Any]] = []  # dicts of their own
         self.lists: list[Any] = []
         self.layout = layout_and_address if addresses else layout
@@ -106,11 +107,10 @@ class Reading:
         if type(own) is not dict or (not known and (in_object or callable(value) or isinstance(value, Enum))):
             return
         self._within.add(id(value))  # for good: it is read once
-        self.namespaces.append(own)
-        prefix, not_read = f"{path}." if path else "", set()
+        prefix, not_read, members = f"{path}." if path else "", set(), set()
         if is_module:
             self.modules.append(value)
-            not_read = NOT_READ | MEMBERS | HOOKS
+            not_read, members = NOT_READ | HOOKS, MEMBERS
             for name in MEMBERS:
                 self._take_table(f"{prefix}{name}", own[name], prefix)
             for name in HOOKS:
@@ -119,9 +119,11 @@ class Reading:
                     Same(hook) for hook in own[name].values() if getattr(hook, "__qualname__", "") != TRAINING_HOOK]
         elif is_config:
             not_read = NOT_READ_OF_CONFIGS
-        for name, item in own.items():
-            if name not in not_read:
-                self._take(f"{prefix}{name}", item, in_object or not known)
+        names = tuple(name for name in own if name not in not_read)
+        self.namespaces.append((own, names))
+        for name in names:
+            if name not in members:
+                self._take(f"{prefix}{name}", own[name], in_object or not known)
 
     def _take_list(self, path: str, items: Sequence[Any], in_object: bool) -> None:
         self.lists.append(items)
@@ -185,22 +187,32 @@ class Fingerprint:
 
     def _keep(self, reading: Reading) -> None:
         self._reading = reading
-        filled, keyed = [one for one in reading.namespaces if one], [one for one in reading.tables if one]
-        lists = [one for one in reading.lists if one]
-        self._empty = [one for one in (*reading.namespaces, *reading.tables, *reading.lists) if not one]
         self._types = list(set(map(type, reading.modules)))
-        self._walked = [*filled, *keyed], keyed, lists
-        self._objects, self._layouts = list(self._look()), list(map(reading.layout, reading.tensors))
+        alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+        for own, names in reading.namespaces:
+            if names:
+                alike[names].append(own)
+        self._attributes = [(itemgetter(names[0], *names), owns) for names, owns in alike.items()]  # of two at least: tuples
+        self._tables, self._lists = [one for one in reading.tables if one], [one for one in reading.lists if one]
+        self._empty = [one for one in (*reading.tables, *reading.lists) if not one]
+        self._sized = [own for own, _ in reading.namespaces]
+        self._objects, self._sizes, self._layouts = list(self._look()), list(map(len, self._sized)), self._laid_out()
 
     def _look(self) -> Iterator[object]:
-        valued, keyed, lists = self._walked
         return chain(map(type, self._reading.modules), map(attrgetter("forward"), self._types),
-                     chain.from_iterable(map(dict.values, valued)), chain.from_iterable(keyed), chain.from_iterable(lists),
-                     (_END,))
+                     *(chain.from_iterable(map(get, owns)) for get, owns in self._attributes),
+                     chain.from_iterable(map(dict.values, self._tables)), chain.from_iterable(self._tables),
+                     chain.from_iterable(self._lists), (_END,))
+
+    def _laid_out(self) -> list[object]:
+        return list(map(self._reading.layout, self._reading.tensors))
 
     def _unmoved(self) -> bool:
-        return (not any(self._empty) and all(map(is_, self._objects, self._look()))
-                and self._layouts == list(map(self._reading.layout, self._reading.tensors)))
+        try:
+            return (not any(self._empty) and self._sizes == list(map(len, self._sized))
+                    and all(map(is_, self._objects, self._look())) and self._layouts == self._laid_out())
+        except KeyError:  # an attribute less, and another in its place
+            return False
 
 
 def layout(tensor: Tensor) -> tuple[Any, ...]:
