@@ -16,8 +16,8 @@ import machine
 import torch
 from leapgen_kernels import cpu
 
-from leapgen.engine.cache import KVCache, LayerSpec
-from leapgen.engine.plan import StepPlan
+from leapgen.engine.memory.kv import KVCache, LayerSpec
+from leapgen.engine.step import StepPlan
 
 
 def main() -> None:

@@ -33,8 +33,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, Stop
 
 from leapgen import EngineConfig, SamplingConfig
 from leapgen.engine import Engine, Sequence, Stream
-from leapgen.engine.cache import KVCache, LayerSpec
-from leapgen.engine.plan import Attends, StepPlan
+from leapgen.engine.memory.kv import KVCache, LayerSpec
+from leapgen.engine.step import Attends, StepPlan
 
 QWEN2_7B = {"vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
             "num_attention_heads": 28, "num_key_value_heads": 4, "max_position_embeddings": 32768,

@@ -30,10 +30,10 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from leapgen.maze.maze import Shape
-from leapgen.maze.samples import IGNORED, Mix, Sample, SampleMaker
-from leapgen.maze.tokenizer import END, build_tokenizer
 from leapgen.models import save_bundled
+from leapgen.tasks.maze.maze import Shape
+from leapgen.tasks.maze.samples import IGNORED, Mix, Sample, SampleMaker
+from leapgen.tasks.maze.tokenizer import END, build_tokenizer
 
 TINY = (Shape(2, 2, 1), Shape(2, 2, 2), Shape(3, 2, 1), Shape(2, 3, 2))
 SMALL = tuple(Shape(d, c, n) for d in (2, 3, 4) for c in (2, 3) for n in (1, 2, 3))

@@ -8,10 +8,11 @@ from leapgen.version import __version__
 if TYPE_CHECKING:  # names are imported when they are first asked for: torch and transformers take seconds
     from leapgen.config import EngineConfig, LeapConfig, SamplingConfig
     from leapgen.engine import Engine, ModelChangedError, NonFiniteLogitsError, PoolTooSmallError, UnsupportedModelError
-    from leapgen.events import BlockEvent, CutEvent, FinishEvent, OutputEvent, SegmentEvent, TokenEvent
     from leapgen.generator import LeapGenerator
-    from leapgen.output import BlockRecord, LeapOutput, Ledger, PathOutput, Segment
     from leapgen.protocol.prompts import PromptSet
+    from leapgen.record.events import BlockEvent, CutEvent, FinishEvent, OutputEvent, SegmentEvent, TokenEvent
+    from leapgen.record.ledger import Ledger
+    from leapgen.record.run import BlockRecord, LeapOutput, PathOutput, Segment
     from leapgen.session import GenerationFailed, GenerationInterrupted, Run
 
 __all__ = [
@@ -24,9 +25,10 @@ __all__ = [
 _MODULES = {
     "leapgen.config": ("EngineConfig", "LeapConfig", "SamplingConfig"),
     "leapgen.engine": ("Engine", "ModelChangedError", "NonFiniteLogitsError", "PoolTooSmallError", "UnsupportedModelError"),
-    "leapgen.events": ("BlockEvent", "CutEvent", "FinishEvent", "OutputEvent", "SegmentEvent", "TokenEvent"),
+    "leapgen.record.events": ("BlockEvent", "CutEvent", "FinishEvent", "OutputEvent", "SegmentEvent", "TokenEvent"),
     "leapgen.generator": ("LeapGenerator",),
-    "leapgen.output": ("BlockRecord", "LeapOutput", "Ledger", "PathOutput", "Segment"),
+    "leapgen.record.ledger": ("Ledger",),
+    "leapgen.record.run": ("BlockRecord", "LeapOutput", "PathOutput", "Segment"),
     "leapgen.protocol.prompts": ("PromptSet",),
     "leapgen.session": ("GenerationFailed", "GenerationInterrupted", "Run"),
 }

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leapgen.events import BlockEvent, OutputEvent, StreamEvent
+from leapgen.record.events import BlockEvent, OutputEvent, StreamEvent
 
 if TYPE_CHECKING:
-    from leapgen.output import LeapOutput
+    from leapgen.record.run import LeapOutput
     from leapgen.session import Run
 
 EVERY = 60.0  # seconds between two saves at most

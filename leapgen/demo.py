@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leapgen.maze import Shape
+from leapgen.tasks.maze import Shape
 
 if TYPE_CHECKING:  # the command line reads the settings below before it loads anything
     import torch

@@ -11,8 +11,8 @@ from contextlib import nullcontext
 from tqdm.auto import tqdm
 
 from leapgen.checkpoints import Checkpoints, files_at
-from leapgen.events import FinishEvent, StreamEvent, TokenEvent
-from leapgen.output import LeapOutput
+from leapgen.record.events import FinishEvent, StreamEvent, TokenEvent
+from leapgen.record.run import LeapOutput
 from leapgen.session import Run
 
 log = logging.getLogger(__name__)

@@ -14,15 +14,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from leapgen.config import EngineConfig, LeapConfig, SamplingConfig, plain_values, split_options
 from leapgen.engine import Engine
-from leapgen.events import StreamEvent
+from leapgen.engine.model.identity import weights_digest
 from leapgen.following import follow
-from leapgen.identity import weights_digest
 from leapgen.models import model_path
-from leapgen.output import LeapOutput
 from leapgen.protocol.chat import Beginning, Prompt, is_token_ids, parse, parse_beginnings, prompt_tokens, question_of
 from leapgen.protocol.group import Endings, Group
 from leapgen.protocol.prompts import TAGS, PromptSet
 from leapgen.protocol.text import Plain, Vocabulary, decode
+from leapgen.record.events import StreamEvent
+from leapgen.record.run import LeapOutput
 from leapgen.session import Question, Run, Session
 from leapgen.stopping import Condition
 

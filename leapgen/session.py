@@ -11,12 +11,12 @@ from contextlib import ExitStack, contextmanager
 from transformers import PreTrainedModel
 
 from leapgen.engine import Engine, Event
-from leapgen.engine.support import eval_mode
-from leapgen.events import OutputEvent, StreamEvent
+from leapgen.engine.model.support import eval_mode
 from leapgen.interrupts import Deferred
-from leapgen.output import LeapOutput
 from leapgen.protocol.group import Group
 from leapgen.protocol.prompts import warn_of_example
+from leapgen.record.events import OutputEvent, StreamEvent
+from leapgen.record.run import LeapOutput
 from leapgen.stopping import Condition, Progress
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leapgen.answers import extract_answer, normalize_answer
-from leapgen.output import LeapOutput, PathOutput, Segment
 from leapgen.protocol.prompts import PromptSet
+from leapgen.record.run import LeapOutput, PathOutput, Segment
 
 BALANCED = st.recursive(st.sampled_from(["1", "x", " + ", "\\frac", "\\{", "\\}", "漢"]),
                         lambda inner: st.lists(inner, max_size=4).map(lambda parts: "{" + "".join(parts) + "}"),

@@ -256,11 +256,12 @@ def test_a_pool_too_small_for_one_path_is_refused_and_says_what_to_raise(model):
 
 
 def test_inputs_are_checked_against_the_model_as_it_is():
-    """Would catch: ids of the vocabulary refused that was there when the generator was made, and a run that is saved with the
+    """Would catch: ids judged by the vocabulary that was there when the generator was made, and a run that is saved with the
     context of then, so that nothing can resume it."""
     model = tiny.build("llama", torch.float32, vocab_size=tiny_tokenizer.VOCAB, tie_word_embeddings=False)
-    page = 2 * 4 * model.config.num_hidden_layers * ENGINE.page_size * model.config.num_key_value_heads * model.config.head_dim
-    engine = ENGINE.replace(kv_cache_bytes=16 * page)
+    config = model.config
+    token = 2 * 4 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim  # float32 keys and values
+    engine = ENGINE.replace(kv_cache_bytes=16 * ENGINE.page_size * token)
     generator = LeapGenerator(model, tiny_tokenizer.byte_level(), engine=engine)
     context, newest = generator.engine.context_length, tiny_tokenizer.VOCAB
     with pytest.raises(ValueError, match=f"id {newest}, outside the model's vocabulary of {newest}"):

@@ -21,13 +21,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from leapgen import EngineConfig, LeapConfig, LeapGenerator, LeapOutput
-from leapgen.evaluation.controls import OwnSummary, Scrambled, Strangers
 from leapgen.evaluation.metrics import at_equal_cost, estimate, pass_at
-from leapgen.maze.drawing import walked
-from leapgen.maze.maze import NAMES, Maze, Shape, make_maze
-from leapgen.maze.tokenizer import build_tokenizer
-from leapgen.output import PathOutput, save_json
+from leapgen.evaluation.placebos import OwnSummary, Scrambled, Strangers
 from leapgen.protocol.group import Group
+from leapgen.record.files import save_json
+from leapgen.record.run import PathOutput
+from leapgen.tasks.maze.drawing import walked
+from leapgen.tasks.maze.maze import NAMES, Maze, Shape, make_maze
+from leapgen.tasks.maze.tokenizer import build_tokenizer
 
 SPENT = ("own", "trigger", "summary", "comment", "forced", "answer")  # every token after the prompt
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from gain import Settings
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from leapgen.maze import make_maze
 from leapgen.models import save_bundled
+from leapgen.tasks.maze import make_maze
 
 
 def main() -> None:

@@ -22,8 +22,8 @@ from gain import ALONE, Settings, add_settings, claim, load, run, settings_of
 
 from leapgen import LeapGenerator, LeapOutput
 from leapgen.evaluation.metrics import Estimate, estimate
-from leapgen.maze import Maze
-from leapgen.output import save_json
+from leapgen.record.files import save_json
+from leapgen.tasks.maze import Maze
 
 INTERVAL, BUDGET = 48, 384  # room to turn back in; looked for on mazes 0 to 49 and 1000 to 1049
 

@@ -1,6 +1,6 @@
 // The most likely tokens of each row of logits, without a sort of the vocabulary: one pass for the largest of each block of
 // 64, from which a threshold follows that at least k logits reach; then only the blocks that reach it are looked into. And a
-// token drawn from them: temperature, top-k, top-p, min-p and the draw by inversion, as leapgen.engine.sampling does it.
+// token drawn from them: temperature, top-k, top-p, min-p and the draw by inversion, as leapgen.engine.sampling.host does it.
 
 #include <algorithm>
 #include <cmath>

@@ -19,7 +19,7 @@ struct Segment {
   int64_t level, first, last, start, end;
 };
 
-// A step's plan as leapgen.engine.plan packs it: one run of int64.
+// A step's plan as leapgen.engine.step packs it: one run of int64.
 struct Plan {
   int64_t sequences, tokens, page_size, max_pages, segments, layers;
   const int64_t *pools, *slots, *query_starts, *kv_lengths, *segment, *page_table;

@@ -27,7 +27,7 @@ LAUNCH = Launch()
 
 
 class Tiles(NamedTuple):
-    """A step's attention, cut for the kernels, on one device; ``leapgen.engine.tiles`` makes the cut."""
+    """A step's attention, cut for the kernels, on one device; ``leapgen.engine.backends.cuda.tiles`` makes the cut."""
 
     slots: Tensor  # [tokens] int64: where each token's KV goes; below 0: padding, stored nowhere
     positions: Tensor  # [tokens] int32

@@ -10,16 +10,16 @@ from typing import Literal
 from transformers import PreTrainedModel
 
 from leapgen.config import EngineConfig, SamplingConfig
-from leapgen.engine.drafting import Drafter
-from leapgen.engine.fingerprint import ModelChangedError
-from leapgen.engine.pages import PagePool
+from leapgen.engine.memory.pages import PagePool
+from leapgen.engine.model.fingerprint import ModelChangedError
 from leapgen.engine.runner import Runner
-from leapgen.engine.sampling import NonFiniteLogitsError, Sampled
+from leapgen.engine.sampling.host import NonFiniteLogitsError, Sampled
+from leapgen.engine.sampling.random import Stream
 from leapgen.engine.scheduler import Chunk, Scheduler
 from leapgen.engine.sequence import Draw, Sequence, no_pages
+from leapgen.engine.speculation import Drafter
 from leapgen.engine.states import States
-from leapgen.engine.stream import Stream
-from leapgen.output import Ledger
+from leapgen.record.ledger import Ledger
 
 DRAFT_TOKENS = 4  # at most, where the CPU kernels serve the model
 

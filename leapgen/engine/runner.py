@@ -14,14 +14,16 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from leapgen.config import EngineConfig
-from leapgen.engine import attention, fast, graphs, support
-from leapgen.engine.cache import GrowingKVCache, KVCache
-from leapgen.engine.fast import FastModules
-from leapgen.engine.fingerprint import Fingerprint
-from leapgen.engine.locks import Locks
-from leapgen.engine.plan import StepPlan
-from leapgen.engine.sampling import Sampled, sample
+from leapgen.engine.backends.cpu.compiler import layers as fast
+from leapgen.engine.backends.cpu.compiler.layers import FastModules
+from leapgen.engine.backends.cuda import graphs
+from leapgen.engine.memory.kv import GrowingKVCache, KVCache
+from leapgen.engine.model import attention, support
+from leapgen.engine.model.fingerprint import Fingerprint
+from leapgen.engine.model.locks import Locks
+from leapgen.engine.sampling.host import Sampled, sample
 from leapgen.engine.scheduler import Chunk, PoolTooSmallError
+from leapgen.engine.step import StepPlan
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from leapgen.engine.drafting import Drafter
-from leapgen.engine.pages import PagePool
+from leapgen.engine.memory.pages import PagePool
 from leapgen.engine.sequence import Sequence, no_pages
+from leapgen.engine.speculation import Drafter
 
 
 class PoolTooSmallError(RuntimeError):

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from leapgen.config import SamplingConfig
-from leapgen.engine.stream import Stream
-from leapgen.output import Ledger
+from leapgen.engine.sampling.random import Stream
+from leapgen.record.ledger import Ledger
 
 
 class Draw(NamedTuple):

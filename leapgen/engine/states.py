@@ -5,7 +5,7 @@ from __future__ import annotations
 from transformers import PreTrainedModel
 
 from leapgen.config import EngineConfig
-from leapgen.engine.fingerprint import ModelChangedError
+from leapgen.engine.model.fingerprint import ModelChangedError
 from leapgen.engine.runner import Runner, all_of
 
 MOST = 3  # that are kept: with an adapter, without, with another

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from leapgen.answers import extract_answer
 from leapgen.config import LeapConfig, SamplingConfig
 from leapgen.engine import Engine, Event, Sequence, Stream
-from leapgen.events import BlockEvent, CutEvent, FinishEvent, GroupEvent, SegmentEvent, TokenEvent
-from leapgen.output import BlockRecord, Kind, Ledger, PathOutput, Route, Segment, Summary
+from leapgen.protocol.budget import check_room
 from leapgen.protocol.path import Path, PendingSummary
 from leapgen.protocol.prompts import SUMMARY_CLOSE, SUMMARY_OPEN, PromptSet
-from leapgen.protocol.room import check_room
 from leapgen.protocol.routing import route
 from leapgen.protocol.text import Quoted, TextStream, Vocabulary
+from leapgen.record.events import BlockEvent, CutEvent, FinishEvent, GroupEvent, SegmentEvent, TokenEvent
+from leapgen.record.ledger import Ledger
+from leapgen.record.run import BlockRecord, Kind, PathOutput, Route, Segment, Summary
 
 
 @dataclass(frozen=True)

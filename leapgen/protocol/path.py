@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from leapgen.engine import Sequence
-from leapgen.output import Kind, PathOutput, Segment, Summary
 from leapgen.protocol.prompts import SUMMARY_CLOSE
 from leapgen.protocol.text import TextStream
+from leapgen.record.run import Kind, PathOutput, Segment, Summary
 
 Stage = Literal["reasoning", "waiting", "answering", "finished"]
 

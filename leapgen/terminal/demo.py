@@ -11,10 +11,10 @@ from rich.panel import Panel
 
 from leapgen.config import LeapConfig
 from leapgen.demo import MAZE_MODELS, MAZE_SETTINGS, MAZE_SHAPE, QUESTION, SETTINGS, SMOLLM2
-from leapgen.maze import Maze, make_maze
-from leapgen.maze.drawing import draw, plot, walked
 from leapgen.models import bundled_models
-from leapgen.output import LeapOutput
+from leapgen.record.run import LeapOutput
+from leapgen.tasks.maze import Maze, make_maze
+from leapgen.tasks.maze.drawing import draw, plot, walked
 from leapgen.terminal.inputs import Inputs
 from leapgen.terminal.loading import check_dtype, engine_config, load, read_prompts
 from leapgen.terminal.options import leap_config, sampling_options
@@ -35,7 +35,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     models = [*bundled_models(), SMOLLM2]
     parser.add_argument("--model", choices=models, default=models[0],
                         help=f"a bundled model, or SmolLM2-135M-Instruct (default: {models[0]})")
-    parser.add_argument("--question", metavar="TEXT", help="for mazes: a text as leapgen.maze.Maze.question writes it")
+    parser.add_argument("--question", metavar="TEXT", help="for mazes: a text as leapgen.tasks.maze.Maze.question writes it")
     parser.add_argument("--picture", type=Path, metavar="FILE",
                         help="for mazes: write who went where as a picture (PNG; needs matplotlib)")
     add_run_options(parser, n=16, defaults=MAZE_SETTINGS)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from leapgen.evaluation.problems import QUESTION_FIELDS
+from leapgen.tasks.problems import QUESTION_FIELDS
 
 Messages = list[Mapping[str, Any]]
 

@@ -12,8 +12,8 @@ from rich.progress import Progress as Bar
 from rich.table import Column
 from rich.text import Text
 
-from leapgen.events import BlockEvent, FinishEvent, StreamEvent, TokenEvent
-from leapgen.output import LeapOutput
+from leapgen.record.events import BlockEvent, FinishEvent, StreamEvent, TokenEvent
+from leapgen.record.run import LeapOutput
 from leapgen.terminal.report import counted
 from leapgen.terminal.screen import Screen
 from leapgen.terminal.signals import Signals

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from leapgen.answers import extract_answer, normalize_answer
-from leapgen.output import LeapOutput, PathOutput
+from leapgen.record.run import LeapOutput, PathOutput
 
 ANSWERS = 4  # rows of the tally
 STAGES = 5  # rows of what changed

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from leapgen.config import EngineConfig
-from leapgen.output import LeapOutput
+from leapgen.record.run import LeapOutput
 from leapgen.terminal.loading import MODEL_HELP, add_loading, check_dtype, load
 from leapgen.terminal.options import add_settings, given
 from leapgen.terminal.running import conclude, follow

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leapgen.checkpoints import Checkpoints
-from leapgen.output import LeapOutput
+from leapgen.record.run import LeapOutput
 from leapgen.terminal.progress import Progress
 from leapgen.terminal.report import brief, overview
 from leapgen.terminal.screen import Screen

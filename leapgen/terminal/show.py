@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from leapgen.answers import normalize_answer
-from leapgen.output import BlockRecord, LeapOutput, PathOutput
+from leapgen.record.run import BlockRecord, LeapOutput, PathOutput
 from leapgen.terminal.pager import paged
 from leapgen.terminal.report import answer_groups, brief, claims, headline, one_line, overview, short, vote
 from leapgen.terminal.screen import Screen

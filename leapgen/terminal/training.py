@@ -8,9 +8,9 @@ from pathlib import Path
 from rich.progress import MofNCompleteColumn, Progress
 
 from leapgen.config import LeapConfig
-from leapgen.evaluation.problems import load_problems
 from leapgen.models import model_path
-from leapgen.output import KINDS
+from leapgen.record.run import KINDS
+from leapgen.tasks.problems import load_problems
 from leapgen.terminal.loading import MODEL_HELP, add_dtype, add_loading, check_dtype, engine_config, load, read_prompts
 from leapgen.terminal.options import leap_config, sampling_options
 from leapgen.terminal.run import add_protocol

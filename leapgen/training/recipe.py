@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from leapgen.output import KINDS
+from leapgen.record.run import KINDS
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from leapgen.config import LeapConfig, plain_values
-from leapgen.evaluation.problems import Problem
 from leapgen.generator import LeapGenerator
-from leapgen.output import LeapOutput, PathOutput
 from leapgen.protocol.text import decode
+from leapgen.record.run import LeapOutput, PathOutput
+from leapgen.tasks.problems import Problem
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,77 @@
+"""What a run tells while it goes on.
+
+Whoever appends the text of every token and segment event that is not ``aside``, and takes back what cut events say, has
+each path's text as it stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from leapgen.record.run import BlockRecord, Kind, LeapOutput, PathOutput, Segment
+
+
+@dataclass(frozen=True)
+class TokenEvent:
+    """A path sampled a token. ``text`` is what it adds to the path's text (bytes of a character may wait for the rest).
+
+    ``aside``: it belongs to a summary for others that does not become part of the path.
+    """
+
+    question: int
+    path: int
+    kind: Kind
+    token: int
+    text: str
+    aside: bool = False
+
+
+@dataclass(frozen=True)
+class SegmentEvent:
+    """Tokens that nobody sampled here entered a path: a beginning, a trigger, a comment, a forced phrase.
+
+    A resumed run begins with the segments it has, sampled ones among them. ``aside`` as for tokens.
+    """
+
+    question: int
+    path: int
+    segment: Segment
+    aside: bool = False
+
+
+@dataclass(frozen=True)
+class CutEvent:
+    """A path's last ``tokens`` tokens, and the ``text`` that goes with them, were cut off before a summary."""
+
+    question: int
+    path: int
+    tokens: int
+    text: str
+
+
+@dataclass(frozen=True)
+class BlockEvent:
+    """A LeaP block was held: its summaries are routed. What the paths then read follows in segment events."""
+
+    question: int
+    block: BlockRecord
+
+
+@dataclass(frozen=True)
+class FinishEvent:
+    """A path ended."""
+
+    question: int
+    path: PathOutput
+
+
+@dataclass(frozen=True)
+class OutputEvent:
+    """A question is done, or was stopped: then ``output.finished`` is False."""
+
+    question: int
+    output: LeapOutput
+
+
+GroupEvent = TokenEvent | SegmentEvent | CutEvent | BlockEvent | FinishEvent
+StreamEvent = GroupEvent | OutputEvent

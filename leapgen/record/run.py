@@ -1,0 +1,222 @@
+"""What a run leaves behind: tokens with their provenance, who told whom what, votes and counts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from leapgen.answers import normalize_answer
+from leapgen.record.files import save_json
+from leapgen.record.ledger import Ledger
+
+Kind = Literal["prompt", "beginning", "own", "trigger", "summary", "comment", "forced", "answer"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+SAMPLED_KINDS = ("own", "summary", "answer")
+FORMAT = 2  # 1 had no made_with
+
+
+@dataclass
+class Segment:
+    """A run of tokens of one provenance. Log-probabilities are natural and stand beside sampled tokens only."""
+
+    kind: Kind
+    token_ids: list[int]
+    text: str = ""
+    block: int | None = None
+    logprobs: list[float | None] = field(default_factory=list)  # under the model
+    sampling_logprobs: list[float | None] = field(default_factory=list)  # under the sampling distribution
+
+    @property
+    def sampled(self) -> bool:
+        return self.kind in SAMPLED_KINDS
+
+
+@dataclass
+class Summary:
+    """What one path wrote at one block."""
+
+    text: str
+    num_tokens: int
+    closed: bool  # the model closed it itself, within the limit
+
+
+@dataclass
+class Route:
+    """A peer whose summary was sent, and its similarity to the receiver's own (1 is equal)."""
+
+    peer: int
+    similarity: float | None
+
+
+@dataclass
+class BlockRecord:
+    """One LeaP block. ``routes[i]`` are the peers path i read, in the order it read them."""
+
+    index: int
+    summaries: dict[int, Summary] = field(default_factory=dict)
+    routes: dict[int, list[Route]] = field(default_factory=dict)
+
+
+@dataclass
+class PathOutput:
+    """One path. ``finish_reason``: ``stop`` (the model ended), ``stop_string``, ``forced`` (it was asked for its answer),
+    ``length`` (out of budget or context), ``interrupted``.
+    """
+
+    index: int
+    segments: list[Segment]
+    answer: str | None = None
+    finish_reason: str | None = None
+    state: dict[str, Any] = field(default_factory=dict)  # what resuming an interrupted run needs
+
+    @property
+    def token_ids(self) -> list[int]:
+        """Every token, prompt included: exactly what has been in the model's context."""
+        return [token for segment in self.segments for token in segment.token_ids]
+
+    @property
+    def provenance(self) -> list[Kind]:
+        """The kind of each token in ``token_ids``."""
+        return [segment.kind for segment in self.segments for _ in segment.token_ids]
+
+    @property
+    def text(self) -> str:
+        """Everything after the prompt: own reasoning, triggers, summaries, comments and answer."""
+        return "".join(s.text for s in self.segments if s.kind != "prompt")
+
+    @property
+    def own_text(self) -> str:
+        """Only what this path said for itself: a given beginning, reasoning and answer, without any peer's words."""
+        return "".join(s.text for s in self.segments if s.kind in ("beginning", "own", "answer"))
+
+    @property
+    def logprobs(self) -> list[float | None]:
+        """Under the model, for each token of ``token_ids``; None where it was not sampled."""
+        return [p for s in self.segments for p in (s.logprobs or [None] * len(s.token_ids))]
+
+    @property
+    def sampling_logprobs(self) -> list[float | None]:
+        """Under the sampling distribution, for each token of ``token_ids``; None where it was not sampled."""
+        return [p for s in self.segments for p in (s.sampling_logprobs or [None] * len(s.token_ids))]
+
+    def count(self, *kinds: Kind) -> int:
+        """Tokens of these kinds."""
+        return sum(len(s.token_ids) for s in self.segments if s.kind in kinds)
+
+    def __repr__(self) -> str:
+        return (f"PathOutput(index={self.index}, answer={_short(self.answer)}, finish_reason={self.finish_reason!r}, "
+                f"own={self.count('own', 'answer')}, summary={self.count('summary')}, "
+                f"comment={self.count('comment')} tokens)")
+
+
+@dataclass(repr=False)
+class LeapOutput:
+    """One question's run."""
+
+    question: str
+    paths: list[PathOutput]
+    blocks: list[BlockRecord] = field(default_factory=list)
+    ledger: Ledger = field(default_factory=Ledger)
+    seed: int = 0
+    model: str = ""
+    leap: dict[str, Any] = field(default_factory=dict)  # the settings, as plain values
+    sampling: dict[str, Any] = field(default_factory=dict)
+    finished: bool = False
+    made_with: dict[str, Any] = field(default_factory=dict)  # dtype, weights' digest, context length, engine, prompts
+
+    @property
+    def answers(self) -> list[str | None]:
+        return [path.answer for path in self.paths]
+
+    @property
+    def texts(self) -> list[str]:
+        return [path.own_text for path in self.paths]
+
+    def majority(self) -> str | None:
+        """The answer most paths gave (Cons@N); the first path's on a tie; None if no path has an answer."""
+        groups = self._answer_groups()
+        return max(groups.values(), key=len)[0].answer if groups else None
+
+    def shortest_majority(self) -> str | None:
+        """Shortest majority vote (Zeng et al., arXiv 2502.12215): votes divided by the log of their mean length."""
+        groups = self._answer_groups()
+
+        def score(group: list[PathOutput]) -> float:
+            length = sum(p.count("own", "answer") for p in group) / len(group)
+            return len(group) / math.log(max(length, 2))
+
+        return max(groups.values(), key=score)[0].answer if groups else None
+
+    def _answer_groups(self) -> dict[str, list[PathOutput]]:
+        groups = defaultdict(list)
+        for path in self.paths:
+            if path.answer is not None:
+                groups[normalize_answer(path.answer)].append(path)
+        return groups
+
+    def tokens_by_kind(self) -> dict[str, int]:
+        return {kind: sum(path.count(kind) for path in self.paths) for kind in KINDS}
+
+    def __repr__(self) -> str:
+        question = self.question if len(self.question) <= 60 else self.question[:57] + "..."
+        lines = [f"LeapOutput({question!r}, {len(self.paths)} paths, {len(self.blocks)} blocks, "
+                 f"majority={_short(self.majority())}, {self.ledger.decoded} tokens decoded, "
+                 f"{self.ledger.prefilled} prefilled, {self.ledger.total_seconds:.1f} s)"]
+        shown = self.paths if len(self.paths) <= 8 else self.paths[:7]
+        lines += [f"  {path!r}" for path in shown]
+        if len(shown) < len(self.paths):
+            lines.append(f"  ... {len(self.paths) - len(shown)} more")
+        return "\n".join(lines)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes JSON. A failure (a full disk, say) leaves an earlier file and this object as they were.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        save_json(self.to_dict(), path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> LeapOutput:
+        """Reads what ``save`` wrote.
+
+        Raises:
+            ValueError: not such a file; names it.
+            OSError: it cannot be read.
+        """
+        content = Path(path).read_bytes()
+        try:
+            return cls.from_dict(json.loads(content.decode("utf-8")))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is not a saved leapgen run: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"leapgen": FORMAT, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> LeapOutput:
+        data = dict(data)
+        version = data.pop("leapgen")
+        if version not in range(1, FORMAT + 1):
+            raise ValueError(f"it has format {version}, this version reads up to {FORMAT}")
+        data["paths"] = [PathOutput(**{**p, "segments": [Segment(**s) for s in p["segments"]]}) for p in data["paths"]]
+        data["blocks"] = [_block_from(b) for b in data["blocks"]]
+        data["ledger"] = Ledger(**data["ledger"])
+        return cls(**data)
+
+
+def _short(answer: str | None) -> str:
+    return repr(answer if answer is None or len(answer) <= 40 else answer[:37] + "...")
+
+
+def _block_from(data: dict[str, Any]) -> BlockRecord:
+    """JSON made the path indices strings."""
+    return BlockRecord(
+        data["index"], {int(i): Summary(**s) for i, s in data["summaries"].items()},
+        {int(i): [Route(**r) for r in routes] for i, routes in data["routes"].items()})
