@@ -69,7 +69,7 @@ class Leap(Protocol):
             if path.paused_at is None:
                 path.cut()
                 opening = exchange.opening(path, block)
-            if path.room > len(opening) + self.config.summary_tokens + speaker.closing_size:
+            if path.can_write(opening):
                 path.write(opening, block, aside=not self.config.keep_summary)
             else:
                 self.skipping.add(path.index)
@@ -103,7 +103,6 @@ class Leap(Protocol):
                 path.drop()
         self.group.hold(block)
         for path in receivers:
-            path.round_tokens = 0
             if self.config.keep_summary:
                 path.keep()
             else:

@@ -69,6 +69,7 @@ class Path:
         """Enters the engine as a fork of ``root``, which holds prompt and beginning, and takes up where it stood."""
         engine = self.speaker.engine
         self.sequence = engine.fork(root, stream=Stream(self.seed, self.index, self.branch), owner=self)
+        engine.pause(self.sequence)
         for segment in self.transcript.segments:
             if segment.kind != "beginning":
                 engine.extend(self.sequence, segment.token_ids, limit=0, phase=PHASES[segment.kind], then="reason")
@@ -107,6 +108,11 @@ class Path:
             self.live, limit=length + count, stop_tokens=self.speaker.endings.reasoning, then="reason",
             min_length=length + max(config.min_new_tokens - self.own_tokens, 0))
 
+    def wait(self) -> None:
+        """Stays where it is until a protocol lets it go on."""
+        self.stage = "waiting"
+        self.speaker.engine.pause(self.live)
+
     def cut(self) -> None:
         """Back to the last blank line of what it said since it last read something."""
         count = self.transcript.after_blank_line()
@@ -114,6 +120,10 @@ class Path:
             self._ledger.discarded += count
             self.speaker.engine.crop(self.live, len(self.live) - count)
             self._emit(CutEvent(self.question, self.index, count, self.transcript.crop_last(count)))
+
+    def can_write(self, opening: list[int]) -> bool:
+        """Whether the context has room for a message, and a forced answer after it."""
+        return self.room > len(opening) + self.speaker.config.summary_tokens + self.speaker.closing_size
 
     def write(self, opening: list[int], block: int, aside: bool = False, from_end_of_reasoning: bool = False) -> None:
         """Begins a message on a fork: ``opening``, which opens its tag, and then ``summary_tokens`` sampled ones at most.
@@ -124,7 +134,7 @@ class Path:
             from_end_of_reasoning: it leaves out the answer that the path may have begun.
         """
         engine, config = self.speaker.engine, self.speaker.config
-        text = self.transcript.text.copy()
+        text, self.round_tokens = self.transcript.text.copy(), 0
         twin = engine.fork(self.live, stream=Stream(self.seed, self.index, block + 1), owner=self)
         if from_end_of_reasoning:
             text.crop(self.reason_end)
@@ -230,8 +240,7 @@ class Path:
         self.paused_at = next((text for text in self._pause_at if transcript.find_new(text) is not None), None)
         if self.paused_at is not None or (
                 event.finish == "limit" and self.own_tokens < config.max_new_tokens and self.room > 0):
-            self.stage = "waiting"
-            self.speaker.engine.pause(self.live)
+            self.wait()
         elif event.finish == "limit":
             self.force_answer()
 
