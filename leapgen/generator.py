@@ -16,6 +16,7 @@ from leapgen.config import EngineConfig, LeapConfig, SamplingConfig, plain_value
 from leapgen.engine import Engine
 from leapgen.engine.model.identity import weights_digest
 from leapgen.following import follow
+from leapgen.job import Question
 from leapgen.models import model_path
 from leapgen.protocol.chat import Beginning, Prompt, is_token_ids, parse, parse_beginnings, prompt_tokens, question_of
 from leapgen.protocol.group import Endings, Group
@@ -23,7 +24,7 @@ from leapgen.protocol.prompts import TAGS, PromptSet
 from leapgen.protocol.text import Plain, Vocabulary, decode
 from leapgen.record.events import StreamEvent
 from leapgen.record.run import LeapOutput
-from leapgen.session import Question, Run, Session
+from leapgen.session import Run, Session
 from leapgen.stopping import Condition
 
 Saved = LeapOutput | str | os.PathLike  # a run, or the file it was saved in

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from test_output import sample
+from sample_output import sample
 
 import leapgen
 from leapgen import EngineConfig, LeapConfig, SamplingConfig
