@@ -47,6 +47,7 @@ class Checkpoints:
         self._run, self._files, self._made_with, self._warn = run, files, made_with or {}, warn
         self._ended: set[int] = set()  # questions whose last state is on disk
         self._failed = False
+        self._due = 0.0  # when the clock next asks for a save
         self._save_all()
 
     def update(self, event: StreamEvent) -> None:
@@ -87,7 +88,7 @@ class Checkpoints:
         output.save(self._files[question])
 
 
-def files_at(target: str | os.PathLike, questions: int, several: bool) -> list[Path]:
+def files_at(target: str | os.PathLike[str], questions: int, several: bool) -> list[Path]:
     """The files of a run: ``target`` itself, or for several questions ``0.json``, ``1.json``, ... in a folder of that name.
 
     Raises:

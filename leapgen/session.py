@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as SequenceOf
 from contextlib import ExitStack, contextmanager
 
 from transformers import PreTrainedModel
 
-from leapgen.engine import Engine, Event
+from leapgen.engine import Engine, Event, Sequence
 from leapgen.engine.model.support import eval_mode
 from leapgen.failures import GenerationInterrupted
 from leapgen.interrupts import Deferred
@@ -105,7 +106,7 @@ class Session:
         self._owner: int | None = None  # the thread whose turn it is
         self._eval = ExitStack()
 
-    def run(self, questions: Sequence[Question], until: Condition | None = None) -> Run:
+    def run(self, questions: SequenceOf[Question], until: Condition | None = None) -> Run:
         """A run that begins when its first event is asked for."""
         return Run(self, Job(questions, until))
 
@@ -141,14 +142,15 @@ class Session:
     def settle(self, job: Job) -> None:
         """Ends a job that was asked to end: now, or with the turn that somebody has."""
         with self._changed:
-            if job not in self._jobs:
+            if job.ending is not None and job not in self._jobs:
                 job.end(job.ending)
             elif self._owner is None:
                 self._settle()
 
     def _settle(self) -> None:
-        for job in [job for job in self._jobs if job.ending]:
-            job.end(job.ending)
+        for job in self._jobs:
+            if job.ending is not None:
+                job.end(job.ending)
         if any(job.ended for job in self._jobs):
             self._jobs = [job for job in self._jobs if not job.ended]
             self._homes = {group: home for group, home in self._homes.items() if not home[0].ended}
@@ -179,7 +181,7 @@ class Session:
         try:
             events = self._engine.step()
         except BaseException as error:  # no sequence has changed
-            concerned = getattr(error, "sequence", None)
+            concerned: Sequence | None = getattr(error, "sequence", None)
             for job in self._jobs if concerned is None else [self._home(concerned)[0]]:
                 job.fail(error)
             return
@@ -197,7 +199,7 @@ class Session:
             for job in self._jobs:
                 job.fail(RuntimeError("no path can go on, and not all have ended"))
 
-    def _home(self, sequence: object) -> tuple[Job, Question]:
+    def _home(self, sequence: Sequence) -> tuple[Job, Question]:
         return self._homes[sequence.owner.group]
 
     def _attribute_time(self) -> None:

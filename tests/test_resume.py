@@ -128,7 +128,7 @@ def test_settings_are_kept_as_they_were():
     leap = generator()
     config, sampling = LEAP.replace(blocks=(0, 1), stop_strings=("é", "b"), max_blocks=2), SAMPLING.replace(min_p=0.01)
     part = part_of(leap, config, sampling, tokens=5)
-    from leapgen.generator import config_from
+    from leapgen.config import config_from
 
     assert config_from(LeapConfig, part.leap, "leap") == config
     assert config_from(SamplingConfig, part.sampling, "sampling") == sampling

@@ -54,9 +54,9 @@ class Scrambled(ControlGroup):
     ``words``: a pattern of what carries meaning, such as the rooms of a maze.
     """
 
-    words: ClassVar[re.Pattern] = re.compile(r"\w+")
+    words: ClassVar[re.Pattern[str]] = re.compile(r"\w+")
 
     def instead(self, path: Path, peers: Sequence[Summary], rng: random.Random) -> list[Summary]:
-        question = self.vocabulary.tokenizer.decode(self.prompt)
+        question = str(self.vocabulary.tokenizer.decode(self.prompt))
         choices = sorted(set(self.words.findall(question)))
         return [Summary(self.words.sub(lambda _: rng.choice(choices), peer.text), peer.num_tokens, True) for peer in peers]

@@ -174,7 +174,7 @@ class LeapOutput:
             lines.append(f"  ... {len(self.paths) - len(shown)} more")
         return "\n".join(lines)
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Writes JSON. A failure (a full disk, say) leaves an earlier file and this object as they were.
 
         Raises:
@@ -183,7 +183,7 @@ class LeapOutput:
         save_json(self.to_dict(), path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> LeapOutput:
+    def load(cls, path: str | os.PathLike[str]) -> LeapOutput:
         """Reads what ``save`` wrote.
 
         Raises:
