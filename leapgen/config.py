@@ -172,9 +172,9 @@ class LeapConfig:
         explain: put the question into the prompt that explains the tags, and prefill the assistant's opening;
             off for LeaP-T models and independent paths, which get the plain chain-of-thought prompt.
         force_answer: when a path is out of budget, inject a phrase that asks for the answer.
-        answer_tokens: tokens after a forced-answer phrase at most.
+        forced_answer_tokens: tokens after a forced-answer phrase at most.
         write_answer: whether a path that closed its thinking goes on to write the answer.
-        max_answer_tokens: tokens of such an answer at most.
+        written_answer_tokens: tokens of an answer that a path writes after it closed its thinking, at most.
         min_new_tokens: own tokens before a stop token may be sampled.
         stop_token_ids: token ids that end a path, besides the model's own end tokens.
         stop_strings: strings that end a path when its own text contains them.
@@ -200,9 +200,9 @@ class LeapConfig:
     self_summarize: bool = False
     explain: bool = True
     force_answer: bool = True
-    answer_tokens: int = 256
+    forced_answer_tokens: int = 256
     write_answer: bool = True
-    max_answer_tokens: int = 1024
+    written_answer_tokens: int = 1024
     min_new_tokens: int = 0
     stop_token_ids: tuple[int, ...] = ()
     stop_strings: tuple[str, ...] = ()
@@ -213,8 +213,8 @@ class LeapConfig:
 
     def __post_init__(self) -> None:
         settle(self)
-        for name in ("interval", "max_new_tokens", "summary_tokens", "top_k_peers", "answer_tokens",
-                     "max_answer_tokens"):
+        for name in ("interval", "max_new_tokens", "summary_tokens", "top_k_peers", "forced_answer_tokens",
+                     "written_answer_tokens"):
             require(is_int(getattr(self, name), 1), name, getattr(self, name), "an integer >= 1")
         require(self.max_blocks is None or is_int(self.max_blocks, 0), "max_blocks", self.max_blocks,
                  "an integer >= 0, or None for no limit")

@@ -20,7 +20,7 @@ def check_room(leap: LeapConfig, prompt: int, beginning: int, answer: int, frame
     if prompt + beginning + answer >= context:
         begun = f" and the beginning {beginning}" if beginning else ""
         raise ValueError(f"the prompt is {prompt} tokens long{begun} and {answer} are kept for a forced answer, but {held}. "
-                         "Use a shorter prompt, fewer answer_tokens or force_answer=False.")
+                         "Use a shorter prompt, fewer forced_answer_tokens or force_answer=False.")
     if leap.max_blocks == 0 or leap.blocks == ():
         return
     intervals = beginning // leap.interval + 1 + (leap.blocks[0] if leap.blocks else 0)

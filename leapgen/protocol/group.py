@@ -223,7 +223,7 @@ class Group:
         self.engine.extend(path.sequence, tokens, limit=len(path.sequence) + len(tokens) + limit)
 
     def _answer_limit(self, path: Path) -> int:
-        return self.leap.answer_tokens if path.forced else self.leap.max_answer_tokens
+        return self.leap.forced_answer_tokens if path.forced else self.leap.written_answer_tokens
 
     def _forced_text(self) -> str:
         closing = f"\n{self.endings.think_end}" if self.endings.think_end else ""
@@ -237,7 +237,7 @@ class Group:
         return self._context_left(path) - self._reserve()
 
     def _reserve(self) -> int:
-        return len(self._forced) + self.leap.answer_tokens if self.leap.force_answer else 0
+        return len(self._forced) + self.leap.forced_answer_tokens if self.leap.force_answer else 0
 
     # -- the block --------------------------------------------------------------------------------------------------
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from leapgen.answers import normalize_answer
+from leapgen.options import RENAMED
 from leapgen.record.files import save_json
 from leapgen.record.ledger import Ledger
 
 Kind = Literal["prompt", "beginning", "own", "trigger", "summary", "comment", "forced", "answer"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SAMPLED_KINDS = ("own", "summary", "answer")
-FORMAT = 2  # 1 had no made_with
+FORMAT = 3  # 1 had no made_with, 1 and 2 the names of settings in RENAMED
 
 
 @dataclass
@@ -208,6 +209,8 @@ class LeapOutput:
         data["paths"] = [PathOutput(**{**p, "segments": [Segment(**s) for s in p["segments"]]}) for p in data["paths"]]
         data["blocks"] = [_block_from(b) for b in data["blocks"]]
         data["ledger"] = Ledger(**data["ledger"])
+        if version < 3:
+            data["leap"] = {RENAMED.get(name, name): value for name, value in data.get("leap", {}).items()}
         return cls(**data)
 
 
