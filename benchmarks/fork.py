@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from leapgen import EngineConfig, SamplingConfig
 from leapgen.engine import Engine
-from leapgen.engine.sampling.random import Stream
+from leapgen.engine.stream import Stream
 
 
 def main() -> None:

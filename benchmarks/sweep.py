@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM
 
 from leapgen import EngineConfig, SamplingConfig
 from leapgen.engine import Engine
-from leapgen.engine.sampling.random import Stream
+from leapgen.engine.stream import Stream
 
 KERNELS = {"attention": ["_ATTEND"], "linear": ["_LINEAR", "_GATED"], "candidates": ["_CANDIDATES"]}
 PARTS = (*KERNELS, "rows")  # norms, rotary embeddings and activations, row by row; the clocks' own callbacks count as rows

@@ -44,7 +44,7 @@ def leapgen(folder: str, dtype: str, threads: int, **options) -> Generate:
 
 def generate_by(engine) -> Generate:
     from leapgen import SamplingConfig
-    from leapgen.engine.sampling.random import Stream
+    from leapgen.engine.stream import Stream
 
     sampling = SamplingConfig(temperature=0.6, top_k=40, top_p=0.95, logprobs=False)
 
@@ -253,7 +253,7 @@ def comments(summaries: Prompts, receiver: int, work: dict) -> list[int] | str:
 def leap_on_live_sequences(engine) -> dict[str, Callable]:
     """LeaP by the engine's verbs, and plain decoding of as many tokens with one prefill of as many injected ones."""
     from leapgen import SamplingConfig
-    from leapgen.engine.sampling.random import Stream
+    from leapgen.engine.stream import Stream
 
     sampling = SamplingConfig(temperature=0.6, top_k=40, top_p=0.95, logprobs=False)
 

@@ -5,41 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 from collections.abc import Sequence as Tokens
-from dataclasses import dataclass
-from typing import Literal
 
 from transformers import PreTrainedModel
 
 from leapgen.config import EngineConfig, SamplingConfig
+from leapgen.engine import outcome
 from leapgen.engine.memory.holding import Holding
 from leapgen.engine.memory.pages import PagePool
 from leapgen.engine.model.fingerprint import ModelChangedError
+from leapgen.engine.outcome import Event
 from leapgen.engine.runner import Runner
 from leapgen.engine.sampling.host import NonFiniteLogitsError, Sampled
-from leapgen.engine.sampling.random import Stream
 from leapgen.engine.scheduler import Chunk, Scheduler
-from leapgen.engine.sequence import Draw, Phases, Sequence
+from leapgen.engine.sequence import Phases, Sequence
 from leapgen.engine.speculation import Drafter
 from leapgen.engine.states import States
+from leapgen.engine.stream import Stream
 from leapgen.record.ledger import Ledger
 
 DRAFT_TOKENS = 4  # at most, where the CPU kernels serve the model
-
-
-@dataclass(frozen=True)
-class Event:
-    """What a step did to one sequence.
-
-    ``token`` is the sampled token, or None when the sequence's forced tokens are computed and its limit leaves no room
-    to sample. ``finish`` is ``"stop"`` (a stop token was sampled), ``"limit"`` (the sequence has ``limit`` tokens), or
-    None while it goes on. Log-probabilities are natural, under the model and under the sampling distribution.
-    """
-
-    sequence: Sequence
-    token: int | None
-    logprob: float | None = None
-    sampling_logprob: float | None = None
-    finish: Literal["stop", "limit"] | None = None
 
 
 class Engine:
@@ -141,7 +125,7 @@ class Engine:
         its own unless it is meant to draw what the original would.
         """
         self._check_live(sequence)
-        self._forget_ahead(sequence)
+        sequence.forget_ahead()
         twin = Sequence(
             id=self._next_id, family=sequence.family, tokens=list(sequence.tokens), sampled=bytearray(sequence.sampled),
             sampling=sequence.sampling, stream=stream or sequence.stream, limit=sequence.limit,
@@ -151,9 +135,9 @@ class Engine:
         twin.ledger.forks += 1
         twin.ledger.reused += twin.num_computed
         if sequence.leader is not None:
-            self._follow(twin, sequence.leader, sequence.shared_length)
+            twin.follow(sequence.leader, sequence.shared_length)
         elif sequence.active and sequence.num_computed < len(sequence):
-            self._follow(twin, sequence, len(sequence))
+            twin.follow(sequence, len(sequence))
         return self._enter(twin)
 
     def extend(self, sequence: Sequence, tokens: Tokens[int] = (), *, limit: int | None = None,
@@ -174,7 +158,7 @@ class Engine:
         self._check_live(sequence)
         tokens = list(tokens)
         self._check_tokens(tokens, len(sequence) + len(tokens))
-        self._forget_ahead(sequence)
+        sequence.forget_ahead()
         before = sequence.phases.newest()
         sequence.phases.set(len(sequence), phase or before)
         sequence.tokens.extend(tokens)
@@ -206,8 +190,8 @@ class Engine:
         if length == len(sequence):
             self.pause(sequence)
             return
-        self._forget_ahead(sequence)
-        self._dismiss_followers(sequence)
+        sequence.forget_ahead()
+        sequence.dismiss_followers()
         if sequence.leader is not None:
             sequence.shared_length = min(sequence.shared_length, length)
         del sequence.tokens[length:]
@@ -222,9 +206,9 @@ class Engine:
         """The sequence is done; its pages go back. Releasing twice is allowed."""
         if sequence.released:
             return
-        self._forget_ahead(sequence)
-        self._dismiss_followers(sequence)
-        self._unfollow(sequence)
+        sequence.forget_ahead()
+        sequence.dismiss_followers()
+        sequence.unfollow()
         sequence.holding.release()
         sequence.active, sequence.released = False, True
         del self._live[sequence.id]
@@ -232,8 +216,8 @@ class Engine:
     def pause(self, sequence: Sequence) -> None:
         """Stops sampling until the next ``extend``; KV stays."""
         self._check_live(sequence)
-        self._forget_ahead(sequence)
-        self._dismiss_followers(sequence)
+        sequence.forget_ahead()
+        sequence.dismiss_followers()
         sequence.active = False
 
     # -- the step ---------------------------------------------------------------------------------------------------
@@ -254,9 +238,9 @@ class Engine:
             ModelChangedError: the model can no longer go on with live sequences, which it has computed as it was.
             PoolTooSmallError: the pool cannot hold the oldest runnable sequence.
         """
-        if events := self._hand_out():
+        if handed_out := outcome.hand_out(self._live.values()):
             self.last_step = []
-            return events
+            return handed_out
         began = time.perf_counter()
         chunks = self.scheduler.schedule(self._live.values())
         self.last_step = chunks
@@ -271,16 +255,11 @@ class Engine:
             for chunk in drafted:  # they may stand behind a draft that nobody would have drawn
                 chunk.draft([])
             sampled = self._run(chunks)
-        events: list[Event] = []
-        for chunk in chunks:
-            self._commit(chunk, events)
+        events = outcome.commit(chunks, self.pool.num_used)
         if sampled is not None:
-            draws: dict[Sequence, list[Draw]] = {}
-            for (_, sequence), *draw in zip((row for chunk in chunks for row in chunk.samples), *sampled, strict=True):
-                draws.setdefault(sequence, []).append(Draw(*draw))
-            events += [self._accept(sequence, drawn) for sequence, drawn in draws.items()]
+            events += outcome.accept(chunks, sampled)
         seconds = time.perf_counter() - began
-        _account(chunks, seconds)
+        outcome.account(chunks, seconds)
         if self.drafter is not None and all(chunk.end - chunk.start == 1 for chunk in chunks):
             self.drafter.times.observe(len(chunks), sum(chunk.end for chunk in chunks),
                                        sum(len(chunk.sequence.drafts) for chunk in chunks), seconds)
@@ -296,96 +275,6 @@ class Engine:
             if not changes:
                 raise
             raise ModelChangedError(changes, len(self._live)) from error
-
-    def _hand_out(self) -> list[Event]:
-        """The next token of each sequence that an earlier step drew more of."""
-        events = []
-        for sequence in self._live.values():
-            if sequence.ahead:
-                sequence.holding.length += 1
-                sequence.ledger.computed += 1
-                sequence.ledger.accepted += 1
-                events.append(self._append(sequence, sequence.ahead.popleft()))
-        return events
-
-    def _accept(self, sequence: Sequence, draws: list[Draw]) -> Event:
-        """The first draw, and those behind drafts for as long as the draft is what was drawn."""
-        event, newest = self._append(sequence, draws[0]), draws[0]
-        for draft, draw in zip(sequence.drafts, draws[1:], strict=True):
-            if newest.token != draft or draft in sequence.stop_tokens:
-                break
-            sequence.ahead.append(draw)
-            newest = draw
-        if sequence.drafts:
-            sequence.ledger.drafted += len(sequence.drafts)
-            sequence.holding.trim(len(sequence.ahead))
-        return event
-
-    @staticmethod
-    def _forget_ahead(sequence: Sequence) -> None:
-        if sequence.ahead:
-            sequence.ahead.clear()
-            sequence.holding.trim()
-
-    def _commit(self, chunk: Chunk, events: list[Event]) -> None:
-        sequence, start, end = chunk.sequence, chunk.start, chunk.end
-        first = max(start, sequence.num_computed)  # before it: a last token once more, for its logits
-        again = max(min(sequence.num_lost, end) - first, 0)
-        sequence.ledger.recomputed += again
-        sequence.ledger.prefilled += sequence.sampled.count(0, first + again, end)
-        sequence.ledger.computed += end - start
-        sequence.holding.length = end
-        sequence.ledger.pages_peak = max(sequence.ledger.pages_peak, self.pool.num_used)
-        served = [follower for follower in sequence.followers if follower.shared_length <= end]
-        for follower in served:
-            self._adopt(follower, sequence)
-        for who in (sequence, *served):
-            if who.active and who.num_computed == len(who) and not who.wants_sample:
-                who.active = False
-                events.append(Event(who, None, finish="limit"))
-
-    def _append(self, sequence: Sequence, draw: Draw) -> Event:
-        sequence.tokens.append(draw.token)
-        sequence.sampled.append(1)
-        sequence.ledger.decoded += 1
-        finish = None
-        if draw.token in sequence.stop_tokens:
-            finish = "stop"
-        elif len(sequence) >= sequence.limit:
-            finish = "limit"
-        sequence.active = finish is None
-        return Event(sequence, *draw, finish)
-
-    # -- followers: forks made before their tokens were computed ----------------------------------------------------
-
-    def _follow(self, follower: Sequence, leader: Sequence, shared_length: int) -> None:
-        follower.leader, follower.shared_length = leader, shared_length
-        leader.followers.append(follower)
-
-    def _unfollow(self, follower: Sequence) -> None:
-        if follower.leader is not None:
-            follower.leader.followers.remove(follower)
-            follower.leader = None
-
-    def _adopt(self, follower: Sequence, leader: Sequence) -> None:
-        """Takes over what the leader has computed of the tokens in common."""
-        self._unfollow(follower)
-        length = min(leader.num_computed, follower.shared_length)
-        if length <= follower.num_computed:
-            return
-        follower.ledger.reused += length - follower.num_computed
-        follower.holding.share(leader.holding, length)
-
-    def _dismiss_followers(self, leader: Sequence) -> None:
-        """The leader will not compute what its followers wait for: the first that is active leads the others."""
-        followers = list(leader.followers)
-        for follower in followers:
-            self._adopt(follower, leader)
-        waiting = [f for f in followers if f.num_computed < f.shared_length]
-        heir = next((f for f in waiting if f.active), None)
-        for follower in waiting:
-            if heir is not None and follower is not heir:
-                self._follow(follower, heir, min(follower.shared_length, heir.shared_length))
 
     # -- checks -----------------------------------------------------------------------------------------------------
 
@@ -428,12 +317,3 @@ class Engine:
         for token in tokens:
             if not 0 <= token < vocab:
                 raise ValueError(f"token id {token} is outside the model's vocabulary of {vocab}.")
-
-
-def _account(chunks: list[Chunk], seconds: float) -> None:
-    """Shares a step's time out over what its tokens are for."""
-    each = seconds / sum(chunk.end - chunk.start for chunk in chunks)
-    for chunk in chunks:
-        by_phase = chunk.sequence.ledger.seconds
-        for phase, count in chunk.sequence.phases.counts(chunk.start, chunk.end):
-            by_phase[phase] = by_phase.get(phase, 0.0) + each * count

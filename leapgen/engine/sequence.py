@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from leapgen.config import SamplingConfig
 from leapgen.engine.memory.holding import Holding
-from leapgen.engine.sampling.random import Stream
+from leapgen.engine.stream import Stream
 from leapgen.record.ledger import Ledger
 
 
@@ -117,3 +117,42 @@ class Sequence:
     def num_uncomputed(self) -> int:
         """Tokens the next forward pass has to compute; the last one again if its logits are wanted and gone."""
         return max(len(self.tokens) - self.holding.length, 1)
+
+    # -- followers: forks made before their tokens were computed ----------------------------------------------------
+
+    def follow(self, leader: Sequence, shared_length: int) -> None:
+        """Waits for the leader to compute the tokens they have in common."""
+        self.leader, self.shared_length = leader, shared_length
+        leader.followers.append(self)
+
+    def unfollow(self) -> None:
+        if self.leader is not None:
+            self.leader.followers.remove(self)
+            self.leader = None
+
+    def adopt(self) -> None:
+        """Takes over what its leader has computed of the tokens in common, and follows no longer."""
+        leader = self.leader
+        assert leader is not None
+        self.unfollow()
+        length = min(leader.num_computed, self.shared_length)
+        if length > self.num_computed:
+            self.ledger.reused += length - self.num_computed
+            self.holding.share(leader.holding, length)
+
+    def dismiss_followers(self) -> None:
+        """It will not compute what its followers wait for: the first that is active leads the others."""
+        followers = list(self.followers)
+        for follower in followers:
+            follower.adopt()
+        waiting = [f for f in followers if f.num_computed < f.shared_length]
+        heir = next((f for f in waiting if f.active), None)
+        for follower in waiting:
+            if heir is not None and follower is not heir:
+                follower.follow(heir, min(follower.shared_length, heir.shared_length))
+
+    def forget_ahead(self) -> None:
+        """Forgets tokens drawn ahead: they are drawn anew, behind other tokens or under other settings."""
+        if self.ahead:
+            self.ahead.clear()
+            self.holding.trim()

@@ -40,7 +40,7 @@ class History:
     KINDS = 2 * len(SIZES) * SEEN
 
     def __init__(self) -> None:
-        self._entries = memoryview(np.zeros(SLOTS, dtype=np.uint32))  # 10 bits to tell slots apart, 20 a token, 2 a count
+        self._entries = np.zeros(SLOTS, dtype=np.uint32).data  # 10 bits to tell slots apart, 20 a token, 2 a count
 
     def enter(self, sequence: Sequence) -> None:
         """Takes in the tokens that came since the last time."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numbers
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
 from leapgen.config import LeapConfig
 from leapgen.protocol.prompts import PromptSet
-from leapgen.protocol.text import Plain, Vocabulary
+from leapgen.protocol.text import Plain, Vocabulary, encode_alone
 
 Messages = Sequence[Mapping[str, Any]]
 Prompt = str | Messages | Sequence[int]
@@ -68,7 +68,7 @@ def _one(prompt: Any) -> Prompt:
     if isinstance(prompt, (list, tuple)) and not prompt:
         raise ValueError("prompt is empty: give a question, chat messages or token ids.")
     if _is_sequence_of(prompt, Mapping) and all(isinstance(message, Mapping) for message in prompt):
-        return prompt
+        return list(prompt)
     if _is_sequence_of(prompt, numbers.Integral) and all(
             isinstance(token, numbers.Integral) and not isinstance(token, bool) for token in prompt):
         return [int(token) for token in prompt]
@@ -116,7 +116,7 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str | Messages, le
     if tokenizer.chat_template is None:
         text = "\n\n".join(str(m["content"]) for m in messages) + "\n\n" + opening
         return veil.encode(text, add_special_tokens=True)
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
     if opening and think_start and not text.rstrip().endswith(think_start):
         text += think_start + "\n"
     return veil.encode(text + opening, add_special_tokens=False)
@@ -128,7 +128,8 @@ class _Veil:
     """
 
     def __init__(self, vocabulary: Vocabulary, around: str) -> None:
-        self.vocabulary, self.hidden = vocabulary, []
+        self.vocabulary = vocabulary
+        self.hidden: list[str] = []
         self.mark = "hidden"
         while self.mark in around:
             self.mark += "x"
@@ -136,7 +137,8 @@ class _Veil:
     def hide(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """An assistant's earlier turn keeps its thinking markers: templates look for them."""
         kept = self.vocabulary.thinking_markers() if message.get("role") == "assistant" else ()
-        return self._hide(message, [content for content in self.vocabulary.control if content not in kept])
+        control = [content for content in self.vocabulary.control if content not in kept]
+        return {name: self._hide(value, control) for name, value in message.items()}
 
     def _hide(self, value: Any, control: list[str]) -> Any:
         if isinstance(value, Mapping):
@@ -165,8 +167,8 @@ class _Veil:
         tokenizer = self.vocabulary.tokenizer
         first, *others = re.split(f"{self.mark}([0-9]+){self.mark}", text)
         if not others:
-            return tokenizer.encode(first, add_special_tokens=add_special_tokens)
-        ids = tokenizer.encode(first, add_special_tokens=False)
+            return cast(list[int], tokenizer.encode(first, add_special_tokens=add_special_tokens))
+        ids = encode_alone(tokenizer, first)
         pieces = [Plain(self.hidden[int(piece)]) if i % 2 == 0 else piece for i, piece in enumerate(others)]
         ids += self.vocabulary.encode(pieces, after=ids)
-        return tokenizer.encode("") + ids if add_special_tokens else ids
+        return [*tokenizer.encode(""), *ids] if add_special_tokens else ids

@@ -46,9 +46,9 @@ def comment(path: Path, messages: Sequence[Message]) -> tuple[list[int], list[So
         pieces += [Quoted(message.text), following]
     encoded = path.speaker.vocabulary.encode_pieces(pieces, after=path.live.tokens)
     tokens, sources = list(encoded[0]), []
-    for message, words, following in zip(messages, encoded[1::2], encoded[2::2], strict=True):
+    for message, words, behind in zip(messages, encoded[1::2], encoded[2::2], strict=True):
         sources.append(Source(len(tokens), len(tokens) + len(words), message.sender, message.block))
-        tokens += [*words, *following]
+        tokens += [*words, *behind]
     return tokens, sources
 
 

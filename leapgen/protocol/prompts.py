@@ -122,7 +122,7 @@ class PromptSet:
         return [f"{COMMENT_OPEN} {heads[0]}", *(f'"\n{head}' for head in heads[1:]), f'" {COMMENT_CLOSE}\n\n{self.nudge}']
 
     @classmethod
-    def load(cls, path: str | os.PathLike, names: Mapping[str, str] | None = None) -> PromptSet:
+    def load(cls, path: str | os.PathLike[str], names: Mapping[str, str] | None = None) -> PromptSet:
         """Reads a set from JSON (this class's field names) or from a published ``prompts.py``.
 
         A Python file is parsed, never run: only constants assigned at its top level are seen. What they are is told by
@@ -169,7 +169,9 @@ def _fields_from_python(text: str, path: Path, names: Mapping[str, str]) -> dict
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"{path} is not Python: {error}") from error
     for node in body:
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)):
+            continue
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         if len(targets) == 1 and isinstance(targets[0], ast.Name) and node.value is not None:
             try:
                 constants[targets[0].id] = ast.literal_eval(node.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from rapidfuzz.distance import Indel, Levenshtein
@@ -17,9 +17,11 @@ from leapgen.record.message import Message
 # (receiver, messages, k, rng) -> senders in the order they are read. The receiver is its own message; the others are in the
 # order of their senders, and those of paths that wrote nothing are left out.
 Router = Callable[[Message, Sequence[Message], int, random.Random], Sequence[int]]
-Similarity = str | Callable[[str, str], float] | Callable[[Sequence[str]], Any]
+Pairwise = Callable[[str, str], float]
+AllPairs = Callable[[Sequence[str]], Any]
+Similarity = str | Pairwise | AllPairs
 
-SCORERS = {"levenshtein": Levenshtein.normalized_similarity, "indel": Indel.normalized_similarity}
+SCORERS: dict[str, Any] = {"levenshtein": Levenshtein.normalized_similarity, "indel": Indel.normalized_similarity}
 
 
 def similarities(summaries: Sequence[str], similarity: Similarity) -> np.ndarray:
@@ -38,9 +40,10 @@ def similarities(summaries: Sequence[str], similarity: Similarity) -> np.ndarray
     if count < 2:  # nobody to compare with
         return np.ones((count, count))
     if required_arguments(similarity) == 1:
-        values = similarity(summaries)
+        values = cast(AllPairs, similarity)(summaries)
     else:
-        values = [[1.0 if i == j else similarity(a, b) for j, b in enumerate(summaries)] for i, a in enumerate(summaries)]
+        compare = cast(Pairwise, similarity)
+        values = [[1.0 if i == j else compare(a, b) for j, b in enumerate(summaries)] for i, a in enumerate(summaries)]
     name = getattr(similarity, "__qualname__", type(similarity).__name__)
     try:
         matrix = np.asarray(values, dtype=np.float64)

@@ -6,6 +6,7 @@ import bisect
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -123,7 +124,14 @@ def tail(tokenizer: PreTrainedTokenizerBase, context: Sequence[int]) -> list[int
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
-    return tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False) if tokens else ""
+    if not tokens:
+        return ""
+    return cast(str, tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def encode_alone(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """As the tokenizer spells a text on its own, without the special tokens it would put around it."""
+    return cast(list[int], tokenizer.encode(text, add_special_tokens=False))
 
 
 def between_quotes(text: str) -> str:
@@ -149,7 +157,7 @@ class Vocabulary:
         self.control = {token.content: index for index, token in added.items()
                         if token.content and (token.special or _CONTROL.fullmatch(token.content))}
         for content in self.tokenizer.all_special_tokens:
-            self.control.setdefault(content, self.tokenizer.convert_tokens_to_ids(content))
+            self.control.setdefault(content, cast(int, self.tokenizer.convert_tokens_to_ids(content)))
 
     def encode(self, pieces: Iterable[str], after: Sequence[int]) -> list[int]:
         """Token ids that continue ``after`` with the pieces' text.
@@ -237,14 +245,13 @@ class Vocabulary:
         """
         if not text:
             return []
-        alone = self.tokenizer.encode(text, add_special_tokens=False)
+        alone = encode_alone(self.tokenizer, text)
         context = tail(self.tokenizer, context)
         before = decode(self.tokenizer, context)
         if decode(self.tokenizer, [*context, *alone]) == before + text:
             return alone
         for anchor in ANCHORS:
-            head = self.tokenizer.encode(anchor, add_special_tokens=False)
-            both = self.tokenizer.encode(anchor + text, add_special_tokens=False)
+            head, both = encode_alone(self.tokenizer, anchor), encode_alone(self.tokenizer, anchor + text)
             rest = both[len(head) :]
             if both[: len(head)] == head and decode(self.tokenizer, [*context, *rest]) == before + text:
                 return rest
@@ -254,7 +261,7 @@ class Vocabulary:
         """The id of a text that is one token on its own, such as ``</think>`` in most reasoning models."""
         if not text:
             return None
-        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        ids = encode_alone(self.tokenizer, text)
         return ids[0] if len(ids) == 1 else None
 
     def thinking_markers(self) -> tuple[str, str]:

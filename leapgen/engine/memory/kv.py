@@ -43,9 +43,9 @@ class KVCache:
 
     def _create(self, index: int) -> None:
         spec, shape = self.specs[index], (self.num_pages, self.page_size)
-        options = {"dtype": spec.dtype, "device": spec.device}
-        self.keys[index] = _on_large_pages(torch.empty(*shape, spec.num_kv_heads, spec.key_dim, **options))
-        self.values[index] = _on_large_pages(torch.empty(*shape, spec.num_kv_heads, spec.value_dim, **options))
+        for caches, width in ((self.keys, spec.key_dim), (self.values, spec.value_dim)):
+            caches[index] = _on_large_pages(
+                torch.empty((*shape, spec.num_kv_heads, width), dtype=spec.dtype, device=spec.device))
 
     def empty(self) -> None:
         """Gives its memory back; it has no layers from now on."""

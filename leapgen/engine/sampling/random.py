@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
+
+from leapgen.engine.stream import Stream
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _LOW, _SHIFT = np.uint64(0xFFFFFFFF), np.uint64(32)
-
-
-class Stream(NamedTuple):
-    """The random stream of one sequence.
-
-    ``branch`` tells apart continuations of one path from the same position (a fork, a re-decode after a crop), which
-    would otherwise draw the same numbers.
-    """
-
-    seed: int = 0  # 64 bits
-    path: int = 0  # 32 bits
-    branch: int = 0  # 32 bits
 
 
 def philox4x32(counter: np.ndarray, key: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from transformers.models.llama.modeling_llama import LlamaModel
 from leapgen.config import EngineConfig, SamplingConfig
 from leapgen.engine import Engine
 from leapgen.engine.backends.cpu.compiler import layers as fast
-from leapgen.engine.sampling.random import Stream
+from leapgen.engine.stream import Stream
 
 pytestmark = pytest.mark.skipif(cpu.library() is None, reason="built without a C++ compiler")
 

@@ -19,7 +19,7 @@ from leapgen.engine import Engine
 from leapgen.engine.backends.cpu.compiler import layers as fast
 from leapgen.engine.backends.cpu.compiler.lowering import lower
 from leapgen.engine.backends.cpu.linear import use_linear_kernel
-from leapgen.engine.sampling.random import Stream
+from leapgen.engine.stream import Stream
 
 pytestmark = pytest.mark.skipif(cpu.library() is None, reason="built without a C++ compiler")
 
