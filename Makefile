@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: setup test demo lint clean
+.PHONY: setup test demo docs lint clean
 
 setup: $(VENV)/.installed
 
@@ -19,6 +19,10 @@ test: setup
 
 demo: setup
 	$(BIN)/leapgen demo
+
+docs: setup
+	$(PIP) -e '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -n -q docs build/docs
 
 lint: setup
 	$(PIP) ruff
