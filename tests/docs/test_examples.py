@@ -16,18 +16,18 @@ from leapgen.terminal.cli import build_parser
 PYTHON = [block for page in PAGES for block in blocks(page, "python")]
 COMMANDS = [(block, line) for page in PAGES for block in blocks(page, "sh") for line in block.text.splitlines() if line]
 # Intervals and budgets that a random model gets through in no time; the pages have those of real models.
-SMALL = {"interval": 12, "max_new_tokens": 36, "summary_tokens": 10, "answer_tokens": 6, "max_answer_tokens": 8}
+SMALL = {"interval": 8, "max_new_tokens": 18, "summary_tokens": 5, "answer_tokens": 3, "max_answer_tokens": 3}
 
 
 @pytest.fixture(scope="module")
 def names(tmp_path_factory):
     """What a page may take for granted, and a folder to run in."""
-    model = tiny.build("llama", torch.float32, vocab_size=tiny_tokenizer.VOCAB, max_position_embeddings=8192)
+    model = tiny.build("llama", torch.float32, vocab_size=tiny_tokenizer.VOCAB, max_position_embeddings=4096)
     tokenizer = tiny_tokenizer.byte_level()
     stream = LeapGenerator.stream
 
     def small(self, prompt, n=32, **options):
-        return stream(self, prompt, min(n, 4), **{**options, **SMALL})
+        return stream(self, prompt, min(n, 3), **{**options, **SMALL})
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("examples"))
