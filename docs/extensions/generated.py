@@ -128,7 +128,7 @@ class Exports(Generated):
         for name in leapgen.__all__:
             if not name.startswith("_"):
                 value = getattr(leapgen, name)
-                first = re.split(r"(?<=[.:])\s", inspect.getdoc(value).split("\n\n")[0])[0].replace("``", "`").rstrip(":")
+                first = re.split(r"(?<=\.)\s", inspect.getdoc(value).split("\n\n")[0])[0].replace("``", "`")
                 yield f"| {{py:class}}`{name} <{value.__module__}.{name}>` | {' '.join(first.split())} |"
 
 
