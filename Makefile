@@ -21,7 +21,7 @@ demo: setup
 	$(BIN)/leapgen demo
 
 docs: setup
-	$(PIP) -e '.[docs]'
+	$(BIN)/python -c 'import furo, myst_parser' 2>/dev/null || $(PIP) -e '.[docs]'
 	$(BIN)/python -m sphinx -W --keep-going -n -q docs build/docs
 
 lint: setup
