@@ -17,9 +17,12 @@ from leapgen.engine import Engine
 from leapgen.engine.model.identity import weights_digest
 from leapgen.following import follow
 from leapgen.models import model_path
+from leapgen.protocol.base import Group, Protocol
 from leapgen.protocol.chat import Beginning, Prompt, is_token_ids, parse, parse_beginnings, prompt_tokens, question_of
-from leapgen.protocol.group import Endings, Group
+from leapgen.protocol.endings import Endings
+from leapgen.protocol.leap import Leap
 from leapgen.protocol.prompts import TAGS, PromptSet
+from leapgen.protocol.speaker import Speaker
 from leapgen.protocol.text import Plain, Vocabulary, decode
 from leapgen.record.events import StreamEvent
 from leapgen.record.run import LeapOutput
@@ -50,8 +53,6 @@ class LeapGenerator:
         >>> output = generator.generate("What is 12 * 13?", n=8, interval=512, max_new_tokens=2048)
         >>> output.majority(), output.blocks[0].routes[0]
     """
-
-    group_class: type[Group] = Group  # the protocol; an experiment may put a subclass of it in its place
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, *,
                  engine: EngineConfig | None = None, prompts: PromptSet | None = None) -> None:
@@ -97,7 +98,8 @@ class LeapGenerator:
 
     def generate(self, prompt: Prompt | Sequence[Prompt], n: int = 32, *, leap: LeapConfig | bool = True,
                  sampling: SamplingConfig | None = None, seed: int = 0,
-                 beginning: Beginning | Sequence[Beginning | None] | None = None, until: Condition | None = None,
+                 beginning: Beginning | Sequence[Beginning | None] | None = None,
+                 protocol: Callable[[Group], Protocol] = Leap, until: Condition | None = None,
                  callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
                  checkpoint: str | os.PathLike | None = None, **options: Any) -> LeapOutput | list[LeapOutput]:
         """Runs n paths on a question, or on each of several questions side by side.
@@ -112,6 +114,7 @@ class LeapGenerator:
             seed: of the random streams; of several equal prompts each next one gets the next seed.
             beginning: reasoning that all paths go on from (section 2.1 of the paper), as text or token ids; for a list of
                 prompts, a list of as many (None for none). It counts to the budget and to the interval.
+            protocol: how the paths work together: a subclass of ``leapgen.protocol.base.Protocol``, or what makes one.
             until: a condition of ``leapgen.stopping``, or a callable that gets a ``Progress``, asked after every step; a
                 question stops where it holds, and keeps what there is.
             callback: called with every event, as ``stream`` yields them.
@@ -129,15 +132,16 @@ class LeapGenerator:
             GenerationFailed: an error during the run; carries the outputs so far.
             GenerationInterrupted: Ctrl-C; carries the outputs so far.
         """
-        run = self.stream(prompt, n, leap=leap, sampling=sampling, seed=seed, beginning=beginning, until=until, **options)
+        run = self.stream(prompt, n, leap=leap, sampling=sampling, seed=seed, beginning=beginning,
+                          protocol=protocol, until=until, **options)
         several = parse(_without_tensor(prompt))[1]
         outputs = follow(run, callback, progress, checkpoint, several)
         return outputs if several else outputs[0]
 
     def stream(self, prompt: Prompt | Sequence[Prompt], n: int = 32, *, leap: LeapConfig | bool = True,
                sampling: SamplingConfig | None = None, seed: int = 0,
-               beginning: Beginning | Sequence[Beginning | None] | None = None, until: Condition | None = None,
-               **options: Any) -> Run:
+               beginning: Beginning | Sequence[Beginning | None] | None = None,
+               protocol: Callable[[Group], Protocol] = Leap, until: Condition | None = None, **options: Any) -> Run:
         """As ``generate``, yielding events as they come: tokens, segments, cuts, blocks, finished paths and outputs.
 
         Inputs are checked when this is called, not when the first event is asked for. The run can be stopped, closed, and
@@ -154,10 +158,11 @@ class LeapGenerator:
         beginnings = parse_beginnings(beginning, len(prompts) if several else None)
         with self._session.turn():
             self.engine.refresh()
-            return self._session.run(self._questions(prompts, beginnings, int(n), leap, sampling, int(seed)), until)
+            questions = self._questions(prompts, beginnings, int(n), leap, sampling, int(seed), protocol)
+            return self._session.run(questions, until)
 
     def resume(self, output: Saved | Sequence[Saved], *, leap: LeapConfig | None = None,
-               sampling: SamplingConfig | None = None, check: bool = True,
+               sampling: SamplingConfig | None = None, protocol: Callable[[Group], Protocol] = Leap, check: bool = True,
                callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
                checkpoint: str | os.PathLike | None = None) -> LeapOutput | list[LeapOutput]:
         """Goes on with an interrupted run from where it stopped; the tokens are those of a run never interrupted.
@@ -166,6 +171,7 @@ class LeapGenerator:
             output: a run, or the file it was saved in; or a list of these, to go on side by side.
             leap, sampling: settings come from the output; if it was run with callables of yours (similarity, router,
                 processors), which a file cannot hold, give the configs again.
+            protocol: that of the run, where it was not LeaP.
             check: refuse a model that is not the one the run was made with; False goes on with this one.
             callback, progress, checkpoint: as for ``generate``.
 
@@ -173,57 +179,64 @@ class LeapGenerator:
             ValueError: another model, dtype or context made the run, or it has settings that a file cannot hold.
             GenerationFailed, GenerationInterrupted: as for ``generate``.
         """
-        run = self.resume_stream(output, leap=leap, sampling=sampling, check=check)
+        run = self.resume_stream(output, leap=leap, sampling=sampling, protocol=protocol, check=check)
         several = isinstance(output, (list, tuple))
         outputs = follow(run, callback, progress, checkpoint, several)
         return outputs if several else outputs[0]
 
     def resume_stream(self, output: Saved | Sequence[Saved], *, leap: LeapConfig | None = None,
-                      sampling: SamplingConfig | None = None, check: bool = True) -> Run:
+                      sampling: SamplingConfig | None = None, protocol: Callable[[Group], Protocol] = Leap,
+                      check: bool = True) -> Run:
         """As ``resume``, yielding events; the first are the segments that the paths already have."""
         outputs = [_loaded(one) for one in (output if isinstance(output, (list, tuple)) else [output])]
         with self._session.turn():
             self.engine.refresh()
-            return self._session.run([self._question_of(one, index, leap, sampling, check)
+            return self._session.run([self._question_of(one, index, leap, sampling, protocol, check)
                                       for index, one in enumerate(outputs)])
 
     def _question_of(self, output: LeapOutput, index: int, leap: LeapConfig | None, sampling: SamplingConfig | None,
-                     check: bool) -> Question:
+                     protocol: Callable[[Group], Protocol], check: bool) -> Question:
         leap = leap or config_from(LeapConfig, output.leap, "leap")
         sampling = sampling or config_from(SamplingConfig, output.sampling, "sampling")
         stated = output.made_with.get("prompts")
         prompts = PromptSet(**stated) if stated else self.prompts
-        fresh = self._empty_output(output.question, output.seed, leap, sampling, prompts)
-        if check:
-            _check_made_with(output.made_with, fresh.made_with)
         prompt, *after = output.paths[0].segments
         beginning = after[0].token_ids if after and after[0].kind == "beginning" else ()
-        group = self.group_class(self.engine, self.vocabulary, self._endings(leap), prompts, leap, sampling,
-                                 prompt.token_ids, len(output.paths), output.seed, index, beginning)
+        group = self._group(prompts, self._endings(leap), leap, sampling, prompt.token_ids, protocol, len(output.paths),
+                            output.seed, index, beginning)
+        fresh = self._empty_output(output.question, group)
+        if check:
+            _check_made_with(output.made_with, fresh.made_with)
         return Question(group, fresh, output)
 
     def _questions(self, prompts: Sequence[Prompt], beginnings: Sequence[Beginning | None], n: int, leap: LeapConfig,
-                   sampling: SamplingConfig, seed: int) -> list[Question]:
+                   sampling: SamplingConfig, seed: int, protocol: Callable[[Group], Protocol]) -> list[Question]:
         endings, seen, questions = self._endings(leap), Counter[tuple[int, ...]](), []
         for index, (prompt, beginning) in enumerate(zip(prompts, beginnings, strict=True)):
             tokens = self._prompt_tokens(prompt, leap, endings)
             own_seed = seed + seen[tuple(tokens)]
             seen[tuple(tokens)] += 1
-            group = self.group_class(self.engine, self.vocabulary, endings, self.prompts, leap, sampling, tokens, n,
-                                     own_seed, index, self._beginning_tokens(beginning, tokens, leap, endings))
-            group.check_room()
+            group = self._group(self.prompts, endings, leap, sampling, tokens, protocol, n, own_seed, index,
+                                self._beginning_tokens(beginning, tokens, leap, endings))
+            group.protocol.check()
             text = decode(self.tokenizer, tokens) if is_token_ids(prompt) else question_of(prompt)
-            questions.append(Question(group, self._empty_output(text, own_seed, leap, sampling, self.prompts)))
+            questions.append(Question(group, self._empty_output(text, group)))
         return questions
 
-    def _empty_output(self, question: str, seed: int, leap: LeapConfig, sampling: SamplingConfig,
-                      prompts: PromptSet) -> LeapOutput:
-        return LeapOutput(question=question, paths=[], seed=seed, model=self.name, leap=plain_values(leap),
-                          sampling=plain_values(sampling),
+    def _group(self, prompts: PromptSet, endings: Endings, leap: LeapConfig, sampling: SamplingConfig,
+               prompt: Sequence[int], protocol: Callable[[Group], Protocol], n: int, seed: int, question: int,
+               beginning: Sequence[int]) -> Group:
+        speaker = Speaker(self.engine, self.vocabulary, prompts, endings, leap, sampling, tuple(prompt))
+        return Group(speaker, protocol, n, seed, question, beginning)
+
+    def _empty_output(self, question: str, group: Group) -> LeapOutput:
+        speaker = group.speaker
+        return LeapOutput(question=question, paths=[], seed=group.seed, model=self.name, leap=plain_values(speaker.config),
+                          sampling=plain_values(speaker.sampling),
                           made_with={"dtype": str(self.model.dtype).removeprefix("torch."),
-                                     "context_length": self.engine.context_length,
+                                     "context_length": self.engine.context_length, "protocol": group.protocol.name,
                                      "weights": weights_digest(self.model), "engine": plain_values(self.engine.config),
-                                     "prompts": plain_values(prompts)})
+                                     "prompts": plain_values(speaker.prompts)})
 
     # -- inputs -----------------------------------------------------------------------------------------------------
 
@@ -351,7 +364,7 @@ def _check_made_with(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         ValueError: names what differs.
     """
     said = {"dtype": "the model's dtype", "context_length": "positions a path may have (EngineConfig, KV pool)",
-            "weights": "the model's weights"}
+            "weights": "the model's weights", "protocol": "the protocol"}
     differ = [f"{said[key]} ({before[key]}, now {now[key]})" for key in said if key in before and before[key] != now[key]]
     if differ:
         raise ValueError(f"the run was made with other values of {'; '.join(differ)}: its tokens would not go on as they "

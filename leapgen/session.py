@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from leapgen.engine import Engine, Event
 from leapgen.engine.model.support import eval_mode
 from leapgen.interrupts import Deferred
-from leapgen.protocol.group import Group
+from leapgen.protocol.base import Group
 from leapgen.protocol.prompts import warn_of_example
 from leapgen.record.events import OutputEvent, StreamEvent
 from leapgen.record.run import LeapOutput
@@ -47,14 +47,16 @@ class Question:
 
     def start(self) -> list[StreamEvent]:
         self.began = time.perf_counter()
-        return [*self.group.start(*((self.earlier.paths, self.earlier.blocks) if self.earlier else ()))]
+        if self.earlier is None:
+            return [*self.group.start()]
+        return [*self.group.start(self.earlier.paths, self.earlier.blocks, self.earlier.state)]
 
     def fill(self, unfinished: str) -> None:
         """Brings the output up to date; paths that have not ended get ``unfinished`` as their finish reason."""
         if self.open:
             self.output.paths = self.group.outputs(unfinished)
             self.output.blocks, self.output.ledger = list(self.group.blocks), self.group.ledger
-            self.output.finished = self.group.done
+            self.output.state, self.output.finished = self.group.protocol.state(), self.group.done
 
     def end(self, unfinished: str) -> list[StreamEvent]:
         """Frees the pages and says what there is."""
@@ -63,14 +65,14 @@ class Question:
         self.fill(unfinished)
         self.open = False
         self.group.close()
-        if self.group.leap.explain:
-            warn_of_example(self.output.majority(), self.group.prompts)
+        if self.group.speaker.config.explain:
+            warn_of_example(self.output.majority(), self.group.speaker.prompts)
         return [OutputEvent(self.group.question, self.output)]
 
     def progress(self) -> Progress:
         group = self.group
         return Progress(time.perf_counter() - self.began, group.ledger.decoded, len(group.blocks),
-                        [path.answer for path in group.paths if path.stage == "finished"], len(group.paths))
+                        [path.answer_found for path in group.paths if path.stage == "finished"], len(group.paths))
 
 
 class Job:
@@ -201,7 +203,7 @@ class Session:
     def __init__(self, model: PreTrainedModel, engine: Engine) -> None:
         self._model, self._engine = model, engine
         self._jobs: list[Job] = []
-        self._homes: dict[Group, tuple[Job, Question]] = {}
+        self._homes: dict[object, tuple[Job, Question]] = {}  # of paths
         self._changed = threading.Condition()
         self._owner: int | None = None  # the thread whose turn it is
         self._eval = ExitStack()
@@ -252,7 +254,7 @@ class Session:
             job.end(job.ending)
         if any(job.ended for job in self._jobs):
             self._jobs = [job for job in self._jobs if not job.ended]
-            self._homes = {group: home for group, home in self._homes.items() if not home[0].ended}
+            self._homes = {path: home for path, home in self._homes.items() if not home[0].ended}
             if not self._jobs:
                 self._eval.close()
 
@@ -270,7 +272,7 @@ class Session:
         if not self._jobs:
             self._eval.enter_context(eval_mode(self._model))
         self._jobs.append(job)
-        self._homes |= {question.group: (job, question) for question in job.questions}
+        self._homes |= {path: (job, question) for question in job.questions for path in question.group.paths}
         try:
             job.start()
         except BaseException as error:
@@ -281,13 +283,12 @@ class Session:
             events = self._engine.step()
         except BaseException as error:  # no sequence has changed
             concerned = getattr(error, "sequence", None)
-            for job in self._jobs if concerned is None else [self._home(concerned)[0]]:
+            for job in self._jobs if concerned is None else [self._homes[concerned.owner][0]]:
                 job.fail(error)
             return
-        self._attribute_time()
         questions: dict[tuple[Job, Question], list[Event]] = {}
         for event in events:
-            questions.setdefault(self._home(event.sequence), []).append(event)
+            questions.setdefault(self._homes[event.sequence.owner], []).append(event)
         for (job, question), own in questions.items():
             if question.open:
                 try:
@@ -297,15 +298,3 @@ class Session:
         if not events and not self._engine.last_step:
             for job in self._jobs:
                 job.fail(RuntimeError("no path can go on, and not all have ended"))
-
-    def _home(self, sequence: object) -> tuple[Job, Question]:
-        return self._homes[sequence.owner.group]
-
-    def _attribute_time(self) -> None:
-        """Shares the step's time out over what its tokens were for."""
-        chunks = self._engine.last_step
-        total = sum(chunk.end - chunk.start for chunk in chunks)
-        for chunk in chunks:
-            sequence, count = chunk.sequence, chunk.end - chunk.start
-            phase, seconds = sequence.owner.group.phase(sequence, chunk.start, count), sequence.ledger.seconds
-            seconds[phase] = seconds.get(phase, 0.0) + self._engine.last_step_seconds * count / total
