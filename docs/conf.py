@@ -28,8 +28,7 @@ napoleon_use_rtype = False  # "[tokens, heads] float32" is no name to be looked 
 
 # Names of this project must resolve. Those of others cannot: nothing is downloaded, so there is no inventory of them.
 nitpicky = True
-_OTHERS = ("torch", "transformers", "numpy", "np", "nn", "collections", "contextlib", "pathlib", "argparse", "array",
-           "types", "typing", "os", "re", "random", "ctypes", "threading", "rich", "datasets", "triton")
+_OTHERS = (*sorted(sys.stdlib_module_names), "torch", "nn", "transformers", "numpy", "np", "rich", "datasets", "triton")
 _SHORT = ("Tensor", "Path", "Any", "GraphModule", "Node", "PreTrainedModel", "PreTrainedTokenizerBase", "TrainingArguments")
 nitpick_ignore_regex = [
     (r"py:.*", rf"({'|'.join(_OTHERS)})(\..*)?"),

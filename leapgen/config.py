@@ -224,7 +224,7 @@ class LeapConfig:
         top_k_peers: summaries a path receives at most.
         router: ``dispersed`` (Eq. 1), ``clustered`` (Eq. 2), ``hybrid`` (Eq. 3), ``random`` or ``all``, or a
             callable ``(receiver, messages, k, random generator) -> senders`` in the order they are read;
-            ``leapgen.protocol.routing.Message`` says what a message holds.
+            ``leapgen.record.message.Message`` says what a message holds.
         similarity: ``levenshtein`` (Eq. 4), ``indel`` (what the published code computes), or a callable where 1 means
             equal: ``(str, str) -> float`` for a pair, or ``(list of n str) -> [n, n]`` for all at once (embeddings, say).
             Which it is follows from how many arguments it must be given.

@@ -11,7 +11,7 @@ import leapgen
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
 # Files that the text names ahead of the code.
-PLANNED = {"leapgen/engine/memory/holding.py", "leapgen/engine/model/paged_model.py"}
+PLANNED = {"leapgen/engine/model/paged_model.py"}
 
 
 def slugs(page):
