@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install -q -c constraints.txt
+LINTERS := ruff import-linter mypy clang-format
 
 .PHONY: setup test demo docs lint clean
 
@@ -24,9 +25,15 @@ docs: setup
 	$(BIN)/python -c 'import furo, myst_parser' 2>/dev/null || $(PIP) -e '.[docs]'
 	$(BIN)/python -m sphinx -W --keep-going -n -q docs build/docs
 
-lint: setup
-	$(PIP) ruff
-	$(BIN)/ruff check leapgen tests benchmarks examples
+lint: $(VENV)/.linters
+	$(BIN)/ruff check
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/clang-format --dry-run --Werror kernels/csrc/*.cpp kernels/csrc/*.h
+	$(BIN)/mypy
+
+$(VENV)/.linters: $(VENV)/.installed
+	$(PIP) $(LINTERS)
+	touch $@
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -12,6 +12,7 @@ import torch
 from leap_run import LEAP, QUESTION, SAMPLING, generator
 
 from leapgen import EngineConfig, LeapConfig, LeapGenerator, LeapOutput, PromptSet, SamplingConfig, stopping
+from leapgen.config import config_from
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +141,19 @@ def test_runs_of_earlier_formats_are_read_and_resumed(version):
     assert tokens(leap.resume(LeapOutput.from_dict(as_format(part, version)))) == tokens(expected)
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_settings_of_earlier_formats_keep_their_values_under_their_new_names(whole, version):
+    """Would catch: an old run resumed with the default length of answers, or refused for the name of a setting."""
+    config = LEAP.replace(forced_answer_tokens=5, written_answer_tokens=7)
+    old = part_of(generator(), config).to_dict() | {"leapgen": version}
+    old["leap"] |= {"answer_tokens": old["leap"].pop("forced_answer_tokens"),
+                    "max_answer_tokens": old["leap"].pop("written_answer_tokens")}
+    loaded = LeapOutput.from_dict(old)
+    assert config_from(LeapConfig, loaded.leap, "leap") == config
+    finished = generator().generate(QUESTION, n=3, leap=config, sampling=SAMPLING, seed=3)
+    assert tokens(generator().resume(loaded)) == tokens(finished) != tokens(whole)
+
+
 def test_a_folder_is_noted_by_its_whole_path_and_a_bundled_model_by_its_name(tmp_path, monkeypatch):
     """Would catch: a run that can be resumed only from where it was started."""
     leap = generator()
@@ -156,7 +170,5 @@ def test_settings_are_kept_as_they_were():
     leap = generator()
     config, sampling = LEAP.replace(blocks=(0, 1), stop_strings=("é", "b"), max_blocks=2), SAMPLING.replace(min_p=0.01)
     part = part_of(leap, config, sampling, tokens=5)
-    from leapgen.generator import config_from
-
     assert config_from(LeapConfig, part.leap, "leap") == config
     assert config_from(SamplingConfig, part.sampling, "sampling") == sampling

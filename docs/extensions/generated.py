@@ -5,7 +5,8 @@
 ``{recipes}``: a table of the recipes of ``leapgen sft``.
 ``{commands}``: the help of every command of the command line.
 ``{exports}``: the names that ``import leapgen`` gives.
-``{modules} leapgen.engine``: every public module of a package, by autodoc.
+``{modules} leapgen.engine``: every public module of a package, and of those in it, by autodoc.
+``{files} leapgen``: the package's own modules only.
 """
 
 from __future__ import annotations
@@ -135,12 +136,13 @@ class Exports(Generated):
 class Modules(Generated):
     required_arguments, optional_arguments = 1, 0
 
+    @staticmethod
+    def _names(path: str) -> list[str]:
+        inside = pkgutil.walk_packages(getattr(import_module(path), "__path__", ()), f"{path}.")
+        return [path, *(module.name for module in inside)]
+
     def lines(self, path: str) -> Iterator[str]:
-        package = import_module(path)
-        found = [path]
-        if hasattr(package, "__path__"):
-            found += [module.name for module in pkgutil.walk_packages(package.__path__, f"{path}.")]
-        for name in found:
+        for name in self._names(path):
             if "._" in name:
                 continue
             try:
@@ -153,7 +155,14 @@ class Modules(Generated):
                             "   :no-members:" * hasattr(module, "__path__"), "```", "")
 
 
+class Files(Modules):
+    @staticmethod
+    def _names(path: str) -> list[str]:
+        inside = pkgutil.iter_modules(import_module(path).__path__, f"{path}.")
+        return [module.name for module in inside if not module.ispkg]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
-    for directive in (Settings, Presets, Recipes, Commands, Exports, Modules):
+    for directive in (Settings, Presets, Recipes, Commands, Exports, Modules, Files):
         app.add_directive(directive.__name__.lower(), directive)
     return {"parallel_read_safe": True}

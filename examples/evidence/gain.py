@@ -84,8 +84,8 @@ class Settings:
 
     def changes(self) -> dict:
         """What differs from LeaP's defaults."""
-        return {"interval": self.interval, "max_new_tokens": self.budget, "summary_tokens": 32, "answer_tokens": 16,
-                "max_answer_tokens": 16, "top_k_peers": self.peers, "finished_share": True}
+        return {"interval": self.interval, "max_new_tokens": self.budget, "summary_tokens": 32, "forced_answer_tokens": 16,
+                "written_answer_tokens": 16, "top_k_peers": self.peers, "finished_share": True}
 
     def leap(self, changes: dict | None = None, longer: int = 1) -> LeapConfig:
         return LeapConfig(**{**self.changes(), "max_new_tokens": longer * self.budget, **(changes or {})})

@@ -18,7 +18,8 @@ def check_prompt(speaker: Speaker, beginning: int) -> None:
     if prompt + beginning + answer >= speaker.engine.context_length:
         begun = f" and the beginning {beginning}" if beginning else ""
         raise ValueError(f"the prompt is {prompt} tokens long{begun} and {answer} are kept for a forced answer, but "
-                         f"{speaker.engine.context}. Use a shorter prompt, fewer answer_tokens or force_answer=False.")
+                         f"{speaker.engine.context}. Use a shorter prompt, fewer forced_answer_tokens or "
+                         "force_answer=False.")
 
 
 def check_block(speaker: Speaker, beginning: int) -> None:

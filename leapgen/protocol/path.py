@@ -205,7 +205,7 @@ class Path:
     def _go_on_answering(self, said: int) -> None:
         """``said``: tokens of the answer that are there already."""
         config, self.stage = self.speaker.config, "answering"
-        limit = config.answer_tokens if self.forced else config.max_answer_tokens
+        limit = config.forced_answer_tokens if self.forced else config.written_answer_tokens
         self.speaker.engine.extend(self.live, limit=len(self.live) + limit - said, then="answer",
                                    stop_tokens=self.speaker.endings.end_tokens, min_length=0)
 

@@ -35,7 +35,7 @@ class Speaker:
     @property
     def answer_room(self) -> int:
         """Positions to be kept free for a forced answer."""
-        return len(self.forced_answer) + self.config.answer_tokens if self.config.force_answer else 0
+        return len(self.forced_answer) + self.config.forced_answer_tokens if self.config.force_answer else 0
 
     @cached_property
     def closing_size(self) -> int:

@@ -13,13 +13,14 @@ from typing import Any, Literal, get_args
 
 from leapgen.answers import normalize_answer
 from leapgen.record.files import save_json
+from leapgen.record.formats import upgraded
 from leapgen.record.ledger import Ledger
 from leapgen.record.message import Message, Source
 
 Kind = Literal["prompt", "beginning", "own", "trigger", "summary", "comment", "forced", "answer"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SAMPLED_KINDS = ("own", "summary", "answer")
-FORMAT = 3  # 1 had no made_with; 1 and 2 kept the protocol's state with the paths, and of summaries the text alone
+FORMAT = 3
 
 
 @dataclass
@@ -168,7 +169,7 @@ class LeapOutput:
             lines.append(f"  ... {len(self.paths) - len(shown)} more")
         return "\n".join(lines)
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Writes JSON. A failure (a full disk, say) leaves an earlier file and this object as they were.
 
         Raises:
@@ -177,7 +178,7 @@ class LeapOutput:
         save_json(self.to_dict(), path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> LeapOutput:
+    def load(cls, path: str | os.PathLike[str]) -> LeapOutput:
         """Reads what ``save`` wrote.
 
         Raises:
@@ -200,7 +201,7 @@ class LeapOutput:
         if version not in range(1, FORMAT + 1):
             raise ValueError(f"it has format {version}, this version reads up to {FORMAT}")
         if version < 3:
-            data["state"] = _state_from_paths(data["paths"])
+            data = upgraded(data)
         data["paths"] = [PathOutput(**{**p, "segments": [_segment_from(s) for s in p["segments"]]}) for p in data["paths"]]
         data["blocks"] = [_block_from(b) for b in data["blocks"]]
         data["ledger"] = Ledger(**data["ledger"])
@@ -221,19 +222,3 @@ def _block_from(data: dict[str, Any]) -> BlockRecord:
         data["index"], {int(i): Message(**{"sender": int(i), "block": data["index"], **s})
                         for i, s in data["summaries"].items()},
         {int(i): [Route(**r) for r in routes] for i, routes in data["routes"].items()})
-
-
-def _state_from_paths(paths: list[dict[str, Any]]) -> dict[str, Any]:
-    """The protocol's state, where an older format kept it."""
-    skipping, shared = [], []
-    for path in paths:
-        state = path["state"]
-        if not state:
-            continue
-        if state.pop("skips_blocks"):
-            skipping.append(path["index"])
-        summary = state.pop("shared_summary")
-        if summary is not None:
-            shared.append({"sender": path["index"], "block": 0, **summary})
-        state["paused_at"] = "<summarize>" if state.pop("opened_summary") else None
-    return {"skipping": skipping, "shared": shared}

@@ -17,7 +17,7 @@ from leapgen.terminal.cli import build_parser
 PYTHON = [block for page in PAGES for block in blocks(page, "python")]
 COMMANDS = [(block, line) for page in PAGES for block in blocks(page, "sh") for line in block.text.splitlines() if line]
 # Intervals and budgets that a random model gets through in no time; the pages have those of real models.
-SMALL = {"interval": 8, "max_new_tokens": 18, "summary_tokens": 5, "answer_tokens": 3, "max_answer_tokens": 3}
+SMALL = {"interval": 8, "max_new_tokens": 18, "summary_tokens": 5, "forced_answer_tokens": 3, "written_answer_tokens": 3}
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +25,17 @@ def names(tmp_path_factory):
     """What a page may take for granted, and a folder to run in."""
     model = tiny.build("llama", torch.float32, vocab_size=tiny_tokenizer.VOCAB, max_position_embeddings=4096)
     tokenizer = tiny_tokenizer.byte_level()
-    stream = LeapGenerator.stream
+    settings = LeapGenerator.settings
 
-    def small(self, prompt, n=32, **options):
-        return stream(self, prompt, min(n, 3), **{**options, **SMALL})
+    def small(self, *arguments):
+        leap, sampling = settings(self, *arguments)
+        return leap.replace(**SMALL), sampling
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("examples"))
         patch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: model)
         patch.setattr(AutoTokenizer, "from_pretrained", lambda *_, **__: tokenizer)
-        patch.setattr(LeapGenerator, "stream", small)
+        patch.setattr(LeapGenerator, "settings", small)
         yield {"model": model, "tokenizer": tokenizer, "generator": LeapGenerator(model, tokenizer),
                "question": "What is 12 + 30?"}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sample_output import sample
 
 from leapgen.record.files import save_json
 from leapgen.record.ledger import Ledger
@@ -43,19 +44,6 @@ LEDGERS = st.builds(Ledger, decoded=COUNT, recomputed=COUNT, pages_peak=COUNT,
 PLAIN = st.dictionaries(TEXT, st.none() | st.booleans() | COUNT | NUMBER | TEXT | st.lists(COUNT, max_size=2), max_size=3)
 OUTPUTS = st.builds(LeapOutput, TEXT, st.lists(PATHS, max_size=3), st.lists(BLOCKS, max_size=2), LEDGERS,
                     st.integers(0, (1 << 63) - 1), TEXT, PLAIN, PLAIN, st.booleans(), PLAIN, PLAIN)
-
-
-def sample(n=2, answer="42", question="What is 6 * 7?"):
-    """A small run such as a group leaves."""
-    paths = [PathOutput(i, [Segment("prompt", [1, 2, 3]), Segment("own", [4, 5], "So 漢", None, [-0.5, -1.0], [-0.2, 0.0]),
-                            Segment("trigger", [6], " Wait.", 0),
-                            Segment("summary", [7, 8], " x", 0, [-1.0, None], [0.0, None]),
-                            Segment("comment", [9, 9, 9], " Peer", 0), Segment("answer", [4], " 42", None, [-2.0], [-0.1])],
-                        answer=answer, finish_reason="stop", state={"stage": "finished"}) for i in range(n)]
-    block = BlockRecord(0, {i: Message(i, "x", 0, num_tokens=2) for i in range(n)},
-                        {i: [Route((i + 1) % n, 0.25)] for i in range(n)})
-    return LeapOutput(question, paths, [block], Ledger(decoded=10, seconds={"reason": 0.5}), 7, "tiny", {"interval": 4},
-                      {"top_k": None}, True)
 
 
 # -- on disk and back -------------------------------------------------------------------------------------------------------

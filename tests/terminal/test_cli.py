@@ -10,7 +10,7 @@ import pytest
 import torch
 from cli_run import SMALL, at_step, run, tokens
 from leap_run import LEAP, QUESTION
-from test_output import sample
+from sample_output import sample
 
 import leapgen
 from leapgen import BlockEvent, FinishEvent, LeapOutput, TokenEvent

@@ -17,7 +17,7 @@ from leapgen.terminal.cli import main
 
 KILLS = int(os.environ.get("LEAPGEN_KILLS", "0"))
 SETTINGS = ["--model", "maze", "--dtype", "float32", "--n", "16", "--interval", "36", "--max-new-tokens", "216",
-            "--summary-tokens", "32", "--answer-tokens", "16", "--max-answer-tokens", "16", "--finished-share"]
+            "--summary-tokens", "32", "--forced-answer-tokens", "16", "--written-answer-tokens", "16", "--finished-share"]
 # Tells of each step and block over the file descriptor it is given, at the moment it is done.
 PROGRAM = """
 import os, sys
