@@ -51,6 +51,7 @@ setup(
         "demo": ["gguf>=0.10"],
         "plots": ["matplotlib>=3.8"],
         "flash": ["flash-attn>=2.7"],
+        "docs": ["sphinx>=9", "furo>=2025.12", "myst-parser>=5"],
     },
     entry_points={"console_scripts": ["leapgen=leapgen.terminal.cli:main"]},
 )

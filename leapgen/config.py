@@ -96,9 +96,9 @@ class EngineConfig:
         kv_cache_bytes: limit of the KV pool in bytes over all layers; overrides ``kv_cache_fraction``.
         kv_cache_fraction: limit as a fraction of the device memory that is free at construction, in (0, 1].
         max_step_tokens: tokens one forward pass computes at most; longer prefills are split over steps. Where decoder layers
-            run as programs of the CPU kernels, results are the same bits whatever it is. Elsewhere they are the same to
-            torch's rounding, which may depend on how many rows are computed together (of mixtures of experts, the routers'
-            and experts' products): now and then another token comes out, in half precision more often.
+            run as programs of the CPU kernels, results are the same bits whatever it is. Elsewhere (the experts of a
+            mixture, too) torch's rounding may depend on how many rows are computed together: now and then another token
+            comes out, in half precision more often.
         max_batch_size: sequences in one forward pass at most.
         context_length: positions a sequence may have; ``None`` takes the model's own.
         kernels: use compiled kernels where they serve device and dtype; without, plain torch does everything.
@@ -110,9 +110,9 @@ class EngineConfig:
             the log says how long that took. What cannot be captured runs as it is. Needs ``kernels``. ``compile`` holds
             for what is captured.
         draft_tokens: tokens guessed ahead for a decoding sequence at most, from what it and its relatives said before
-            (prompt lookup decoding); sampled tokens are the same with and without. As many are computed as pay by the
-            time steps take, and in steps of one to three sequences up to four times as many together; 0 computes none.
-            ``None`` is 4 where the CPU kernels serve the model, else 0.
+            (prompt lookup decoding); sampled tokens are the same with and without. How many are computed follows from
+            the time steps take; a step of one to three sequences computes up to four times as many in all. 0 computes
+            none. ``None`` is 4 where the CPU kernels serve the model, else 0.
 
     Raises:
         ValueError: a value outside its range.
@@ -161,8 +161,8 @@ class LeapConfig:
         summary_tokens: tokens of a summary at most.
         top_k_peers: summaries a path receives at most.
         router: ``dispersed`` (Eq. 1), ``clustered`` (Eq. 2), ``hybrid`` (Eq. 3), ``random`` or ``all``, or a
-            callable ``(receiver, messages, k, random generator) -> senders`` in the order they are read; see
-            ``leapgen.protocol.routing.Message`` for what it is told.
+            callable ``(receiver, messages, k, random generator) -> senders`` in the order they are read;
+            ``leapgen.record.message.Message`` says what a message holds.
         similarity: ``levenshtein`` (Eq. 4), ``indel`` (what the published code computes), or a callable where 1 means
             equal: ``(str, str) -> float`` for a pair, or ``(list of n str) -> [n, n]`` for all at once (embeddings, say).
             Which it is follows from how many arguments it must be given.
@@ -180,7 +180,7 @@ class LeapConfig:
         stop_strings: strings that end a path when its own text contains them.
         ignore_eos: go on after end tokens (for benchmarks).
         think_start, think_end: thinking markers; ``None`` finds them in tokenizer and template, "" is none.
-        sampling_defaults: fields of ``SamplingConfig`` that a run is to have where it is given no ``SamplingConfig`` and no
+        sampling_defaults: values for fields of ``SamplingConfig`` where a run is given neither a ``SamplingConfig`` nor an
             option of that name; a mapping, kept as pairs.
 
     Raises:
@@ -251,7 +251,7 @@ class LeapConfig:
 
     @classmethod
     def official(cls, **changes: Any) -> LeapConfig:
-        """What the published code does where it departs: Indel similarity, and ``min_p=0.05`` where a run says no other."""
+        """As the published code: Indel similarity, and ``min_p=0.05`` unless a run sets another."""
         return cls(**{"similarity": "indel", "sampling_defaults": {"min_p": 0.05}, **changes})
 
     @classmethod
