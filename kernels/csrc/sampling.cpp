@@ -7,7 +7,7 @@
 #include <limits>
 #include <vector>
 
-#include "vector.h"
+#include "isa/vector.h"
 
 namespace leapgen {
 namespace {

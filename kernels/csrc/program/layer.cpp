@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "activation.h"
+#include "isa/activation.h"
 
 namespace leapgen {
 namespace {

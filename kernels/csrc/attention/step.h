@@ -6,7 +6,7 @@
 #include <limits>
 #include <vector>
 
-#include "dots.h"
+#include "isa/dots.h"
 
 namespace leapgen {
 

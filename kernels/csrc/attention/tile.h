@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "step.h"
+#include "attention/step.h"
 
 namespace leapgen {
 namespace {

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "amx_pack.h"
+#include "attention/amx_pack.h"
 
 namespace leapgen {
 namespace {

@@ -4,7 +4,7 @@
 
 #pragma once
 
-#include "vector.h"
+#include "isa/vector.h"
 
 namespace leapgen {
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "amx.h"
+#include "isa/amx.h"
 
 namespace leapgen {
 namespace {

@@ -5,7 +5,7 @@
 // FlashAttention does it, and multiplied with values whose rows are interleaved in pairs. A row meets its keys in the same
 // tiles and order whatever it is computed with, so its result is the same bits.
 
-#include "amx_tile.h"
+#include "attention/amx_tile.h"
 
 namespace leapgen {
 namespace {

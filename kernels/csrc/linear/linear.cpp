@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "dots.h"
+#include "isa/dots.h"
 
 namespace leapgen {
 namespace {

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "tile.h"
+#include "attention/tile.h"
 
 namespace leapgen {
 namespace {

@@ -2,8 +2,8 @@
 
 #pragma once
 
-#include "amx.h"
-#include "step.h"
+#include "isa/amx.h"
+#include "attention/step.h"
 
 namespace leapgen {
 namespace {

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "amx_store.h"
+#include "linear/amx_store.h"
 
 namespace leapgen {
 namespace {

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "vector.h"
+#include "isa/vector.h"
 
 namespace leapgen {
 

@@ -5,7 +5,7 @@
 
 #pragma once
 
-#include "vector.h"
+#include "isa/vector.h"
 
 #if defined(FOR_WIDE_CPUS) && defined(__linux__)
 #include <cpuid.h>

@@ -2,8 +2,8 @@
 
 #pragma once
 
-#include "activation.h"
-#include "amx_products.h"
+#include "isa/activation.h"
+#include "linear/amx_products.h"
 
 namespace leapgen {
 namespace {
