@@ -1,64 +1,68 @@
-// y = x W^T + b in bfloat16 by matrix tiles (AMX), W read where it lies: no packing, no second copy of the weights.
+// y = x W^T + b in bfloat16 by matrix tiles (AMX), with W read in place: no second copy of the weights.
 //
-// Sixteen rows of W, thirty-two elements at a time, are an A tile as they lie in memory; x, the small side, is arranged as B
-// tiles once a call. So C is a block of y^T, and every element of y is summed in one fixed order whatever else is in the
-// batch. Pairs of rows of y^T are what B tiles consist of: where y is only the x of a next layer, it is stored as such.
+// Sixteen rows of W, thirty-two elements at a time, are an A tile as they lie in memory; x, the small row_block, is arranged
+// as B tiles once a call. So C is a block of y^T, and every element of y is summed in one fixed order, alone and in a batch.
+// B tiles consist of pairs of rows of y^T: a y that is only the next layer's x is stored as such.
 
 #include <algorithm>
 #include <utility>
 #include <vector>
 
+#include "isa/scratch.h"
 #include "linear/amx_store.h"
 
 namespace leapgen {
 namespace {
 
-constexpr int64_t kCacheBytes = 1 << 20;  // of W kept in the second-level cache while rows of x pass by
-constexpr int64_t kPiece = 16 * kBlock;   // rows of x in a task at least, where rows are many
+constexpr int64_t kCacheBytes = 1 << 20;         // of W that stay in the second-level cache while rows of x stream through
+constexpr int64_t kSliceRows = 16 * kBlockRows;  // rows of x in a slice, at least
 
-// Rows first_row .. last_row - 1, which lie arranged at x, times columns first .. last - 1 of matrix i, or of the pair: few
-// columns, so that their rows of W stay in the second-level cache, and a block of rows of x in the first. `room` is for those
-// rows of W; `following` is where the thread will probably read on, or null.
+// Multiplies rows first_row .. last_row - 1, arranged at x, with columns first .. last - 1 of matrix i, or of the gated
+// pair: so few that their rows of W stay in the second-level cache, and a block of rows of x in the first. `scratch` is for
+// packed rows of W. `following` is the W of the thread's next task, as far as it can be foreseen, or null.
 template <class Tiles>
-void columns_of(Tiles& tiles, const Job& job, int64_t first_row, int64_t last_row, const uint32_t* x, int64_t i, int64_t first,
-                int64_t last, const BFloat16* following, char* room) {
-  const int64_t columns = job.columns[i], steps = job.steps(), side = job.side(), together = job.together();
-  const int64_t blocks = (last - first + kBlock - 1) / kBlock * together;  // of W
-  const int64_t share = (2 * side * 4 / (steps * blocks) + 63) / 64 * 64;  // of the next rows of x
-  const bool many = last_row - first_row > kMany, whole = job.depth % kStep == 0;
-  const int64_t block = many ? kBlock : kMany;
-  alignas(64) float c[2 * kBlock * kMost];
-  for (int64_t row = first_row; row < last_row; row += block, x += block / kSide * side) {
+void multiply_columns(Tiles& tiles, const Job& job, int64_t first_row, int64_t last_row, const uint32_t* x, int64_t i,
+                      int64_t first, int64_t last, const BFloat16* following, char* scratch) {
+  const int64_t columns = job.columns[i], steps = job.steps(), row_block = job.row_block(), together = job.together();
+  const int64_t blocks = (last - first + kBlockRows - 1) / kBlockRows * together;  // of W
+  const int64_t share = (2 * row_block * 4 / (steps * blocks) + 63) / 64 * 64;     // of the next rows of x
+  const bool many = last_row - first_row > kManyRows, whole = job.depth % kTileDepth == 0;
+  const int64_t block = many ? kBlockRows : kManyRows;
+  alignas(64) float c[2 * kBlockRows * kGroupRows];
+  for (int64_t row = first_row; row < last_row; row += block, x += block / kSide * row_block) {
     const int64_t rows = std::min(block, last_row - row);
-    // In groups of the same size, none too small, that meet W one after the other.
-    const int64_t groups = (rows + kMost - 1) / kMost, group = ((rows + groups - 1) / groups + kSide - 1) / kSide * kSide;
-    for (int64_t column = first; column < last; column += kBlock) {
-      const int64_t width = std::min(kBlock, last - column), number = (column - first) / kBlock * together;
+    // Groups are of one size, so that none is small.
+    const int64_t groups = (rows + kGroupRows - 1) / kGroupRows;
+    const int64_t group = ((rows + groups - 1) / groups + kSide - 1) / kSide * kSide;
+    for (int64_t column = first; column < last; column += kBlockRows) {
+      const int64_t width = std::min(kBlockRows, last - column), number = (column - first) / kBlockRows * together;
       for (int64_t r = 0; r < rows; r += group) {
         const int64_t these = std::min(group, rows - r);
         for (int64_t m = 0; m < together; ++m) {
           const BFloat16* w = job.w[i + m] + column * job.depth;
-          Left left = where_it_lies(w, job.depth);
-          if ((many && reinterpret_cast<uintptr_t>(w) % 64) || !whole || width < kBlock) {
-            char* tiles_of_w = room + (number + m) * steps * 2 * kTileBytes;
-            if (row == first_row && r == 0) lay_out(w, width, job.depth, tiles_of_w);
-            left = laid_out(tiles_of_w);
+          Weights weights = in_place(w, job.depth);
+          if ((many && reinterpret_cast<uintptr_t>(w) % 64) || !whole || width < kBlockRows) {
+            char* tiles_of_w = scratch + (number + m) * steps * 2 * kTileBytes;
+            if (row == first_row && r == 0) pack(w, width, job.depth, tiles_of_w);
+            weights = packed(tiles_of_w);
           }
-          Ahead ahead{};
-          if (row > first_row && many) {  // W is in the cache by now
-            ahead = {reinterpret_cast<const char*>(x + 2 * side) + (number + m) * steps * share, share};
-          } else if (row == first_row && r == 0 && whole && width == kBlock) {
-            const BFloat16* next = m + 1 < together ? job.w[i + 1] + column * job.depth
-                                   : column + 2 * kBlock <= last ? job.w[i] + (column + kBlock) * job.depth : following;
-            ahead = {reinterpret_cast<const char*>(next), many && next ? kBlock * 64 : 0};
+          Prefetch prefetch{};
+          if (row > first_row && many) {  // W is in the cache: prefetch the next rows of x
+            prefetch = {reinterpret_cast<const char*>(x + 2 * row_block) + (number + m) * steps * share, share};
+          } else if (row == first_row && r == 0 && whole && width == kBlockRows) {
+            const BFloat16* next = m + 1 < together                  ? job.w[i + 1] + column * job.depth
+                                   : column + 2 * kBlockRows <= last ? job.w[i] + (column + kBlockRows) * job.depth
+                                                                     : following;
+            prefetch = {reinterpret_cast<const char*>(next), many && next ? kBlockRows * 64 : 0};
           }
-          multiply_block(tiles, left, x + r / kSide * side, these, steps, many, ahead, c + m * kBlock * kMost);
+          multiply_block(tiles, weights, x + r / kSide * row_block, these, steps, many, prefetch,
+                         c + m * kBlockRows * kGroupRows);
         }
         const auto bias_of = [&](int64_t m) { return job.bias[i + m] ? job.bias[i + m] + column : nullptr; };
-        if (job.gate) {
-          const int64_t next_side = columns * kSide / 2;
-          run(tiles, PutGated{job.gate, c, bias_of(0), bias_of(1), these, next_side,
-                              job.arranged + (row + r) / kSide * next_side + column / kBlock * kSide * kSide});
+        if (job.gate != Gate::kNone) {
+          const int64_t next_row_block = columns * kSide / 2;
+          run(tiles, PutGated{job.gate, c, bias_of(0), bias_of(1), these, next_row_block,
+                              job.arranged + (row + r) / kSide * next_row_block + column / kBlockRows * kSide * kSide});
         } else {
           run(tiles, Put{c, bias_of(0), width, these, columns, job.y[i] + (row + r) * columns + column});
         }
@@ -67,85 +71,92 @@ void columns_of(Tiles& tiles, const Job& job, int64_t first_row, int64_t last_ro
   }
 }
 
-// How a job's work is cut into tasks: some rows of x times some columns, the latter of one matrix or of the pair.
+// A job's tasks: a slice (rows of x) times a panel (columns of one matrix or of the gated pair).
 struct Tasks {
   const Job& job;
-  int64_t threads, pieces, piece, chunk;  // runs of rows; columns
-  std::vector<int64_t> starts;            // chunks before each matrix
+  int64_t threads, slices, slice_rows, panel;
+  std::vector<int64_t> starts;  // panels before each matrix
 
   Tasks(const Job& job, int threads) : job(job), threads(threads), starts(1, 0) {
-    // Long runs of rows of W, so that fetching ahead is seldom in vain; short enough for a slow thread to be helped out.
+    // Panels are long, so that few prefetches are wasted, and short enough for the threads to end together.
     int64_t total = 0;
-    for (int64_t i = 0; i < job.weights; i += job.together()) total += job.columns[i];
-    const int64_t most = std::max(kCacheBytes / (job.steps() * kStep * 2 * job.together() + 1), kBlock);
-    pieces = std::clamp<int64_t>(job.rows / kPiece, 1, threads);
-    piece = (job.rows + pieces * kBlock - 1) / (pieces * kBlock) * kBlock;
-    chunk = std::clamp((total * pieces + 2 * threads - 1) / (2 * threads), kBlock, most) / kBlock * kBlock;
-    for (int64_t i = 0; i < job.weights; i += job.together()) {
-      starts.push_back(starts.back() + (job.columns[i] + chunk - 1) / chunk);
+    for (int64_t i = 0; i < job.matrices; i += job.together()) total += job.columns[i];
+    const int64_t most = std::max(kCacheBytes / (job.steps() * kTileDepth * 2 * job.together() + 1), kBlockRows);
+    slices = std::clamp<int64_t>(job.rows / kSliceRows, 1, threads);
+    slice_rows = (job.rows + slices * kBlockRows - 1) / (slices * kBlockRows) * kBlockRows;
+    panel = std::clamp((total * slices + 2 * threads - 1) / (2 * threads), kBlockRows, most) / kBlockRows * kBlockRows;
+    for (int64_t i = 0; i < job.matrices; i += job.together()) {
+      starts.push_back(starts.back() + (job.columns[i] + panel - 1) / panel);
     }
   }
 
-  int64_t room() const { return chunk * job.together() * job.steps() * 64; }
+  int64_t scratch() const { return panel * job.together() * job.steps() * 64; }
 
-  // First matrix and first column of a chunk.
+  // A panel's first matrix and first column.
   std::pair<int64_t, int64_t> place_of(int64_t c) const {
     int64_t i = 0;
     while (c >= starts[i + 1]) ++i;
-    return {i * job.together(), (c - starts[i]) * chunk};
+    return {i * job.together(), (c - starts[i]) * panel};
   }
 
-  // To be called by all threads of a team; x lies arranged.
+  // Called by all threads of a team; x is arranged.
   template <class Tiles>
-  void run(Tiles& tiles, const uint32_t* x, char* room) const {
+  void run(Tiles& tiles, const uint32_t* x, char* scratch) const {
 #pragma omp for schedule(dynamic)
-    for (int64_t task = 0; task < pieces * starts.back(); ++task) {
-      const auto [i, first] = place_of(task / pieces);
-      const int64_t row = task % pieces * piece, next = task + threads;
+    for (int64_t task = 0; task < slices * starts.back(); ++task) {
+      const auto [i, first] = place_of(task / slices);
+      const int64_t row = task % slices * slice_rows, next = task + threads;
       const BFloat16* following = nullptr;
-      if (pieces == 1 && next < starts.back()) {
+      if (slices == 1 && next < starts.back()) {
         const auto [j, column] = place_of(next);
         following = job.w[j] + column * job.depth;
       }
-      columns_of(tiles, job, row, std::min(row + piece, job.rows), x + row / kSide * job.side(), i, first,
-                 std::min(first + chunk, job.columns[i]), following, room);
+      multiply_columns(tiles, job, row, std::min(row + slice_rows, job.rows), x + row / kSide * job.row_block(), i, first,
+                       std::min(first + panel, job.columns[i]), following, scratch);
     }
   }
 };
 
-// Jobs one after the other, each but the last a gated pair whose y is the x of the next.
+// Runs jobs one after the other; each but the last is a gated pair whose y is the next one's x.
 template <class Tiles>
 void linear(Job* jobs, int64_t count, int threads) {
-  thread_local std::vector<Scratch<uint32_t>> kept(2);  // so that no call waits for fresh memory
+  thread_local std::vector<Scratch<uint32_t>> kept(2);  // from call to call, so that none waits for fresh memory
   std::vector<Tasks> tasks;
-  int64_t room_size = 0;
+  int64_t scratch_size = 0;
   for (int64_t i = 0; i < count; ++i) {
-    const size_t size = jobs[i].sides() * jobs[i].side();
+    const size_t size = jobs[i].row_blocks() * jobs[i].row_block();
     if (kept[i].size() < size) kept[i].resize(size);
     if (i > 0) jobs[i - 1].arranged = kept[i].data();
     tasks.emplace_back(jobs[i], threads);
-    room_size = std::max(room_size, tasks.back().room());
+    scratch_size = std::max(scratch_size, tasks.back().scratch());
   }
   Scratch<uint32_t>* const arranged = kept.data();
 #pragma omp parallel num_threads(threads)
   {
     Tiles tiles;
     tiles.begin();
-    thread_local Scratch<char> room;
-    if (room.size() < static_cast<size_t>(room_size)) room.resize(room_size);
+    thread_local Scratch<char> scratch;
+    if (scratch.size() < static_cast<size_t>(scratch_size)) scratch.resize(scratch_size);
 #pragma omp for schedule(static)
-    for (int64_t s = 0; s < jobs[0].sides(); ++s) arrange(jobs[0], s * kSide, arranged[0].data() + s * jobs[0].side());
-    for (int64_t i = 0; i < count; ++i) tasks[i].run(tiles, arranged[i].data(), room.data());
+    for (int64_t s = 0; s < jobs[0].row_blocks(); ++s) {
+      arrange(jobs[0], s * kSide, arranged[0].data() + s * jobs[0].row_block());
+    }
+    for (int64_t i = 0; i < count; ++i) tasks[i].run(tiles, arranged[i].data(), scratch.data());
     tiles.end();
   }
 }
 
+template <class Tiles>
+void linear(Job job, int threads) {
+  linear<Tiles>(&job, 1, threads);
+}
+
 // y = (f(x V^T + a) * (x W^T + b)) U^T + c.
 struct Gated {
-  const BFloat16 *x, *w[3], *bias[3];  // V, W: [inner, depth]; U: [columns, inner]; biases or null
-  BFloat16* y;                         // [rows, columns]
+  const BFloat16 *x, *const *w, *const *bias;  // w: V, W [inner, depth] and U [columns, inner]; bias: a, b, c, or null each
+  BFloat16* y;                                 // [rows, columns]
   Gate gate;
-  int64_t rows, depth, x_stride, inner, columns;  // inner: a multiple of kStep
+  int64_t rows, depth, x_stride, inner, columns;  // inner: a multiple of kTileDepth
 };
 
 template <class Tiles>
@@ -157,33 +168,27 @@ void gated(const Gated& all, int threads) {
 }
 
 }  // namespace
-}  // namespace leapgen
 
-// Whether this machine multiplies tiles itself.
-extern "C" __attribute__((visibility("default"))) int leapgen_has_amx() { return leapgen::hardware_tiles(); }
+int leapgen_has_amx() { return hardware_tiles(); }
 
-// As leapgen_linear_bfloat16, and a gated pair of layers with the one after it: with the machine's tiles, or with the model
-// of them.
-#define LEAPGEN_EXPORT(NAME, TILES)                                                                                     \
-  extern "C" __attribute__((visibility("default"))) void leapgen_linear_##NAME(                                         \
-      const void* x, const void* const* w, const void* const* bias, void* const* y, const int64_t* columns,             \
-      int64_t weights, int64_t rows, int64_t depth, int64_t x_stride, int threads) {                                    \
-    using leapgen::BFloat16;                                                                                            \
-    leapgen::Job job{static_cast<const BFloat16*>(x), reinterpret_cast<const BFloat16* const*>(w),                      \
-                     reinterpret_cast<const BFloat16* const*>(bias), reinterpret_cast<BFloat16* const*>(y), columns,    \
-                     weights, rows, depth, x_stride};                                                                   \
-    leapgen::linear<leapgen::TILES>(&job, 1, threads);                                                                  \
-  }                                                                                                                     \
-  extern "C" __attribute__((visibility("default"))) void leapgen_gated_##NAME(                                          \
-      const void* x, const void* const* w, const void* const* bias, void* y, int64_t gate, int64_t rows, int64_t depth, \
-      int64_t x_stride, int64_t inner, int64_t columns, int threads) {                                                  \
-    using leapgen::BFloat16;                                                                                            \
-    const auto of = [](const void* p) { return static_cast<const BFloat16*>(p); };                                      \
-    leapgen::gated<leapgen::TILES>({of(x), {of(w[0]), of(w[1]), of(w[2])}, {of(bias[0]), of(bias[1]), of(bias[2])},     \
-                                    static_cast<BFloat16*>(y), static_cast<leapgen::Gate>(gate), rows, depth, x_stride, \
-                                    inner, columns},                                                                    \
-                                   threads);                                                                            \
+#define LEAPGEN_LINEAR(NAME, TILES)                                                                                        \
+  void leapgen_linear_##NAME(const void* x, const void* const* w, const void* const* bias, void* const* y,                 \
+                             const int64_t* columns, int64_t matrices, int64_t rows, int64_t depth, int64_t x_stride,      \
+                             int threads) {                                                                                \
+    linear<TILES>(Job{static_cast<const BFloat16*>(x), reinterpret_cast<const BFloat16* const*>(w),                        \
+                      reinterpret_cast<const BFloat16* const*>(bias), reinterpret_cast<BFloat16* const*>(y), columns,      \
+                      matrices, rows, depth, x_stride},                                                                    \
+                  threads);                                                                                                \
+  }                                                                                                                        \
+  void leapgen_gated_##NAME(const void* x, const void* const* w, const void* const* bias, void* y, int64_t gate,           \
+                            int64_t rows, int64_t depth, int64_t x_stride, int64_t inner, int64_t columns, int threads) {  \
+    gated<TILES>(Gated{static_cast<const BFloat16*>(x), reinterpret_cast<const BFloat16* const*>(w),                       \
+                       reinterpret_cast<const BFloat16* const*>(bias), static_cast<BFloat16*>(y), static_cast<Gate>(gate), \
+                       rows, depth, x_stride, inner, columns},                                                             \
+                 threads);                                                                                                 \
   }
 
-LEAPGEN_EXPORT(amx, HardwareTiles)
-LEAPGEN_EXPORT(amx_model, ModelTiles)
+LEAPGEN_LINEAR(amx, HardwareTiles)
+LEAPGEN_LINEAR(amx_model, ModelTiles)
+
+}  // namespace leapgen
