@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install -q -c constraints.txt
+LINTERS := ruff import-linter mypy clang-format
 
 .PHONY: setup test demo lint clean
 
@@ -20,9 +21,15 @@ test: setup
 demo: setup
 	$(BIN)/leapgen demo
 
-lint: setup
-	$(PIP) ruff
-	$(BIN)/ruff check leapgen tests benchmarks examples
+lint: $(VENV)/.linters
+	$(BIN)/ruff check
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/clang-format --dry-run --Werror $$(find kernels/csrc -name '*.cpp' -o -name '*.h')
+	$(BIN)/mypy
+
+$(VENV)/.linters: $(VENV)/.installed
+	$(PIP) $(LINTERS)
+	touch $@
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -30,7 +30,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=[*find_packages(include=["leapgen", "leapgen.*"]), "leapgen_kernels"],
+    packages=[*find_packages(include=["leapgen", "leapgen.*"]), *find_packages("kernels")],
     package_dir={"leapgen_kernels": "kernels/leapgen_kernels"},
     ext_modules=[cpu_kernels],
     package_data={"leapgen": ["py.typed", "models/*/*"]},

@@ -8,12 +8,13 @@ from leapgen.version import __version__
 if TYPE_CHECKING:  # names are imported when they are first asked for: torch and transformers take seconds
     from leapgen.config import EngineConfig, LeapConfig, SamplingConfig
     from leapgen.engine import Engine, ModelChangedError, NonFiniteLogitsError, PoolTooSmallError, UnsupportedModelError
+    from leapgen.failures import GenerationFailed, GenerationInterrupted
     from leapgen.generator import LeapGenerator
     from leapgen.protocol.prompts import PromptSet
     from leapgen.record.events import BlockEvent, CutEvent, FinishEvent, OutputEvent, SegmentEvent, TokenEvent
     from leapgen.record.ledger import Ledger
     from leapgen.record.run import BlockRecord, LeapOutput, PathOutput, Segment
-    from leapgen.session import GenerationFailed, GenerationInterrupted, Run
+    from leapgen.session import Run
 
 __all__ = [
     "BlockEvent", "BlockRecord", "CutEvent", "Engine", "EngineConfig", "FinishEvent", "GenerationFailed",
@@ -25,12 +26,13 @@ __all__ = [
 _MODULES = {
     "leapgen.config": ("EngineConfig", "LeapConfig", "SamplingConfig"),
     "leapgen.engine": ("Engine", "ModelChangedError", "NonFiniteLogitsError", "PoolTooSmallError", "UnsupportedModelError"),
+    "leapgen.failures": ("GenerationFailed", "GenerationInterrupted"),
     "leapgen.record.events": ("BlockEvent", "CutEvent", "FinishEvent", "OutputEvent", "SegmentEvent", "TokenEvent"),
     "leapgen.generator": ("LeapGenerator",),
     "leapgen.record.ledger": ("Ledger",),
     "leapgen.record.run": ("BlockRecord", "LeapOutput", "PathOutput", "Segment"),
     "leapgen.protocol.prompts": ("PromptSet",),
-    "leapgen.session": ("GenerationFailed", "GenerationInterrupted", "Run"),
+    "leapgen.session": ("Run",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -7,17 +7,24 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from leapgen.record.events import BlockEvent, OutputEvent, StreamEvent
-
-if TYPE_CHECKING:
-    from leapgen.record.run import LeapOutput
-    from leapgen.session import Run
+from leapgen.record.run import LeapOutput
 
 EVERY = 60.0  # seconds between two saves at most
 SHARE = 0.03  # of the time that saving by the clock may take
 log = logging.getLogger(__name__)
+
+
+class Unfinished(Protocol):
+    """What can be saved at any time, such as a ``leapgen.Run``."""
+
+    def outputs(self) -> list[LeapOutput]:
+        """Each question's output as it stands now."""
+
+    def output(self, question: int) -> LeapOutput:
+        """One question's output as it stands now."""
 
 
 class Checkpoints:
@@ -35,11 +42,12 @@ class Checkpoints:
         OSError: not even the start can be saved.
     """
 
-    def __init__(self, run: Run, files: Sequence[Path], made_with: Mapping[str, Any] | None = None,
+    def __init__(self, run: Unfinished, files: Sequence[Path], made_with: Mapping[str, Any] | None = None,
                  warn: Callable[[str], None] = log.warning) -> None:
         self._run, self._files, self._made_with, self._warn = run, files, made_with or {}, warn
         self._ended: set[int] = set()  # questions whose last state is on disk
         self._failed = False
+        self._due = 0.0  # when the clock next asks for a save
         self._save_all()
 
     def update(self, event: StreamEvent) -> None:
@@ -80,7 +88,7 @@ class Checkpoints:
         output.save(self._files[question])
 
 
-def files_at(target: str | os.PathLike, questions: int, several: bool) -> list[Path]:
+def files_at(target: str | os.PathLike[str], questions: int, several: bool) -> list[Path]:
     """The files of a run: ``target`` itself, or for several questions ``0.json``, ``1.json``, ... in a folder of that name.
 
     Raises:

@@ -3,85 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import inspect
-import math
-import numbers
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from leapgen.options import config_from, named_options, plain_values, split_options, unknown_options
+from leapgen.validation import is_int, is_number, make_tuple, require, required_arguments, settle, takes
+
+__all__ = ["ROUTERS", "SIMILARITIES", "EngineConfig", "LeapConfig", "SamplingConfig", "config_from", "plain_values",
+           "required_arguments", "split_options", "unknown_options"]
 
 ROUTERS = ("dispersed", "clustered", "hybrid", "random", "all")
 SIMILARITIES = ("levenshtein", "indel")
 
 
-def _require(condition: bool, name: str, value: Any, allowed: str) -> None:
-    if not condition:
-        raise ValueError(f"{name}={value!r} is not allowed: {name} must be {allowed}.")
-
-
-def _is_int(value: Any, minimum: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _settle(config: Any) -> None:
-    """Numbers of other libraries become Python's; switches must be switches."""
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if isinstance(field.default, bool):
-            _require(isinstance(value, bool), field.name, value, "True or False")
-        elif isinstance(value, numbers.Integral) and not isinstance(value, bool):
-            object.__setattr__(config, field.name, int(value))
-        elif isinstance(value, numbers.Real) and not isinstance(value, (bool, int)):
-            object.__setattr__(config, field.name, float(value))
-
-
-def _collection(config: Any, name: str, items: str, check: Callable[[Any], bool], single: bool = False) -> None:
-    """Makes a field a tuple; where a ``single`` item is allowed, it becomes one of one."""
-    value = getattr(config, name)
-    if single and isinstance(value, (str, numbers.Integral)):
-        value = (value,)
-    _require(isinstance(value, Iterable) and not isinstance(value, str), name, value, f"a collection of {items}")
-    values = tuple(int(v) if isinstance(v, numbers.Integral) and not isinstance(v, bool) else v for v in value)
-    _require(all(check(item) for item in values), name, value, f"a collection of {items}")
-    object.__setattr__(config, name, values)
-
-
-def required_arguments(function: Callable) -> int | None:
-    """How many arguments must be given to a function by position; None if it does not say, or needs one by name."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return None
-    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    return None if any(p.kind is p.KEYWORD_ONLY for p in required) else len(required)
-
-
-def _takes(function: Any, arguments: int) -> bool:
-    """Whether it can be called with so many arguments, as far as it says."""
-    try:
-        inspect.signature(function).bind(*range(arguments))
-    except ValueError:  # it does not say
-        return True
-    except TypeError:
-        return False
-    return True
-
-
-def unknown_options(names: Collection[str], *configs: type) -> TypeError:
-    """The error for option names that no config has, with the nearest ones that exist."""
-    known = sorted({field.name for config in configs for field in dataclasses.fields(config)})
-    parts = []
-    for name in sorted(names):
-        close = difflib.get_close_matches(name, known, n=2)
-        parts.append(f"{name!r}" + (f" (did you mean {' or '.join(close)}?)" if close else ""))
-    return TypeError(f"unknown option {', '.join(parts)}. Options: {', '.join(known)}.")
-
-
+@named_options
 @dataclass(frozen=True)
 class SamplingConfig:
     """How one token is drawn from a row of logits.
@@ -110,20 +46,20 @@ class SamplingConfig:
     top_p: float = 0.95
     min_p: float = 0.0
     repetition_penalty: float = 1.0
-    logits_processors: tuple[Callable, ...] = ()
+    logits_processors: tuple[Callable[..., Any], ...] = ()
     logprobs: bool = True
 
     def __post_init__(self) -> None:
-        _settle(self)
-        _require(_is_number(self.temperature) and (self.temperature == 0 or self.temperature >= 1e-4), "temperature",
+        settle(self)
+        require(is_number(self.temperature) and (self.temperature == 0 or self.temperature >= 1e-4), "temperature",
                  self.temperature, "0 (greedy) or a finite number >= 1e-4")
-        _require(self.top_k is None or _is_int(self.top_k, 1), "top_k", self.top_k,
+        require(self.top_k is None or is_int(self.top_k, 1), "top_k", self.top_k,
                  "an integer >= 1, or None to keep every token")
-        _require(_is_number(self.top_p) and 0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
-        _require(_is_number(self.min_p) and 0 <= self.min_p <= 1, "min_p", self.min_p, "in [0, 1]")
-        _require(_is_number(self.repetition_penalty) and self.repetition_penalty > 0, "repetition_penalty",
+        require(is_number(self.top_p) and 0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
+        require(is_number(self.min_p) and 0 <= self.min_p <= 1, "min_p", self.min_p, "in [0, 1]")
+        require(is_number(self.repetition_penalty) and self.repetition_penalty > 0, "repetition_penalty",
                  self.repetition_penalty, "a finite number > 0 (1 is off)")
-        _collection(self, "logits_processors", "callables (input_ids, scores) -> scores", callable)
+        make_tuple(self, "logits_processors", "callables (input_ids, scores) -> scores", callable)
 
     @classmethod
     def greedy(cls, **changes: Any) -> SamplingConfig:
@@ -150,6 +86,7 @@ class SamplingConfig:
         return dataclasses.replace(self, **changes)
 
 
+@named_options
 @dataclass(frozen=True)
 class EngineConfig:
     """What the engine may use.
@@ -193,24 +130,25 @@ class EngineConfig:
     draft_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        _settle(self)
-        _require(_is_int(self.page_size, 1), "page_size", self.page_size, "an integer >= 1")
-        _require(self.kv_cache_bytes is None or _is_int(self.kv_cache_bytes, 1), "kv_cache_bytes",
+        settle(self)
+        require(is_int(self.page_size, 1), "page_size", self.page_size, "an integer >= 1")
+        require(self.kv_cache_bytes is None or is_int(self.kv_cache_bytes, 1), "kv_cache_bytes",
                  self.kv_cache_bytes, "an integer >= 1, or None to use kv_cache_fraction")
-        _require(_is_number(self.kv_cache_fraction) and 0 < self.kv_cache_fraction <= 1, "kv_cache_fraction",
+        require(is_number(self.kv_cache_fraction) and 0 < self.kv_cache_fraction <= 1, "kv_cache_fraction",
                  self.kv_cache_fraction, "in (0, 1]")
-        _require(_is_int(self.max_step_tokens, 1), "max_step_tokens", self.max_step_tokens, "an integer >= 1")
-        _require(_is_int(self.max_batch_size, 1), "max_batch_size", self.max_batch_size, "an integer >= 1")
-        _require(self.context_length is None or _is_int(self.context_length, 2), "context_length",
+        require(is_int(self.max_step_tokens, 1), "max_step_tokens", self.max_step_tokens, "an integer >= 1")
+        require(is_int(self.max_batch_size, 1), "max_batch_size", self.max_batch_size, "an integer >= 1")
+        require(self.context_length is None or is_int(self.context_length, 2), "context_length",
                  self.context_length, "an integer >= 2, or None for the model's own")
-        _require(self.compile in (None, True, False), "compile", self.compile, "True, False, or None to go by size")
-        _require(self.draft_tokens is None or _is_int(self.draft_tokens, 0), "draft_tokens", self.draft_tokens,
+        require(self.compile in (None, True, False), "compile", self.compile, "True, False, or None to go by size")
+        require(self.draft_tokens is None or is_int(self.draft_tokens, 0), "draft_tokens", self.draft_tokens,
                  "an integer >= 0, or None to go by device")
 
     def replace(self, **changes: Any) -> EngineConfig:
         return dataclasses.replace(self, **changes)
 
 
+@named_options
 @dataclass(frozen=True)
 class LeapConfig:
     """The protocol's settings. Defaults are the paper's (arXiv 2505.07787).
@@ -234,9 +172,9 @@ class LeapConfig:
         explain: put the question into the prompt that explains the tags, and prefill the assistant's opening;
             off for LeaP-T models and independent paths, which get the plain chain-of-thought prompt.
         force_answer: when a path is out of budget, inject a phrase that asks for the answer.
-        answer_tokens: tokens after a forced-answer phrase at most.
+        forced_answer_tokens: tokens after a forced-answer phrase at most.
         write_answer: whether a path that closed its thinking goes on to write the answer.
-        max_answer_tokens: tokens of such an answer at most.
+        written_answer_tokens: tokens of an answer that a path writes after it closed its thinking, at most.
         min_new_tokens: own tokens before a stop token may be sampled.
         stop_token_ids: token ids that end a path, besides the model's own end tokens.
         stop_strings: strings that end a path when its own text contains them.
@@ -262,9 +200,9 @@ class LeapConfig:
     self_summarize: bool = False
     explain: bool = True
     force_answer: bool = True
-    answer_tokens: int = 256
+    forced_answer_tokens: int = 256
     write_answer: bool = True
-    max_answer_tokens: int = 1024
+    written_answer_tokens: int = 1024
     min_new_tokens: int = 0
     stop_token_ids: tuple[int, ...] = ()
     stop_strings: tuple[str, ...] = ()
@@ -274,36 +212,36 @@ class LeapConfig:
     sampling_defaults: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        _settle(self)
-        for name in ("interval", "max_new_tokens", "summary_tokens", "top_k_peers", "answer_tokens",
-                     "max_answer_tokens"):
-            _require(_is_int(getattr(self, name), 1), name, getattr(self, name), "an integer >= 1")
-        _require(self.max_blocks is None or _is_int(self.max_blocks, 0), "max_blocks", self.max_blocks,
+        settle(self)
+        for name in ("interval", "max_new_tokens", "summary_tokens", "top_k_peers", "forced_answer_tokens",
+                     "written_answer_tokens"):
+            require(is_int(getattr(self, name), 1), name, getattr(self, name), "an integer >= 1")
+        require(self.max_blocks is None or is_int(self.max_blocks, 0), "max_blocks", self.max_blocks,
                  "an integer >= 0, or None for no limit")
         if self.blocks is not None:
-            _collection(self, "blocks", "integers >= 0, or None for every interval", lambda block: _is_int(block, 0))
+            make_tuple(self, "blocks", "integers >= 0, or None for every interval", lambda block: is_int(block, 0))
             object.__setattr__(self, "blocks", tuple(sorted(set(self.blocks))))
-        _require(_is_int(self.min_new_tokens, 0), "min_new_tokens", self.min_new_tokens, "an integer >= 0")
-        _require(self.min_new_tokens <= self.max_new_tokens, "min_new_tokens", self.min_new_tokens,
+        require(is_int(self.min_new_tokens, 0), "min_new_tokens", self.min_new_tokens, "an integer >= 0")
+        require(self.min_new_tokens <= self.max_new_tokens, "min_new_tokens", self.min_new_tokens,
                  f"at most max_new_tokens={self.max_new_tokens}")
-        _require(_takes(self.router, 4) if callable(self.router)
+        require(takes(self.router, 4) if callable(self.router)
                  else isinstance(self.router, str) and self.router in ROUTERS, "router", self.router,
                  f"one of {', '.join(ROUTERS)}, or a callable (receiver, messages, k, rng) -> senders")
-        _require(required_arguments(self.similarity) in (1, 2) if callable(self.similarity)
+        require(required_arguments(self.similarity) in (1, 2) if callable(self.similarity)
                  else isinstance(self.similarity, str) and self.similarity in SIMILARITIES, "similarity", self.similarity,
                  f"one of {', '.join(SIMILARITIES)}, or a callable that must be given two arguments (str, str) -> float, or "
                  "one (list of n str) -> [n, n]")
-        _collection(self, "stop_token_ids", "integers >= 0", lambda token: _is_int(token, 0), single=True)
-        _collection(self, "stop_strings", "non-empty strings", lambda text: isinstance(text, str) and text != "",
+        make_tuple(self, "stop_token_ids", "integers >= 0", lambda token: is_int(token, 0), single=True)
+        make_tuple(self, "stop_strings", "non-empty strings", lambda text: isinstance(text, str) and text != "",
                     single=True)
         for name in ("think_start", "think_end"):
-            _require(getattr(self, name) is None or isinstance(getattr(self, name), str), name, getattr(self, name),
+            require(getattr(self, name) is None or isinstance(getattr(self, name), str), name, getattr(self, name),
                      "a string (empty for none), or None to find it in the tokenizer")
         try:
             defaults = dict(self.sampling_defaults)
             SamplingConfig(**defaults)
         except (TypeError, ValueError) as error:
-            _require(False, "sampling_defaults", self.sampling_defaults, f"fields of SamplingConfig by name ({error})")
+            require(False, "sampling_defaults", self.sampling_defaults, f"fields of SamplingConfig by name ({error})")
         object.__setattr__(self, "sampling_defaults", tuple(sorted(defaults.items())))
 
     @classmethod
@@ -339,26 +277,3 @@ class LeapConfig:
 
     def replace(self, **changes: Any) -> LeapConfig:
         return dataclasses.replace(self, **changes)
-
-
-def plain_values(config: Any) -> dict[str, Any]:
-    """A config as JSON values; a callable, which JSON cannot hold, as ``{"callable": its name}``."""
-    def value(item: Any) -> Any:
-        if isinstance(item, (tuple, list)):
-            return [value(i) for i in item]
-        return {"callable": getattr(item, "__qualname__", type(item).__name__)} if callable(item) else item
-
-    return {field.name: value(getattr(config, field.name)) for field in dataclasses.fields(config)}
-
-
-def split_options(options: dict[str, Any], *configs: type) -> Sequence[dict[str, Any]]:
-    """Shares keyword options out to the configs that have a field of that name.
-
-    Raises:
-        TypeError: an option that no config has.
-    """
-    fields = [{field.name for field in dataclasses.fields(config)} for config in configs]
-    unknown = set(options) - set().union(*fields)
-    if unknown:
-        raise unknown_options(unknown, *configs)
-    return [{name: value for name, value in options.items() if name in names} for names in fields]

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def follow(run: Run, callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
-           checkpoint: str | os.PathLike | None = None, several: bool = False) -> list[LeapOutput]:
+           checkpoint: str | os.PathLike[str] | None = None, several: bool = False) -> list[LeapOutput]:
     """The run's outputs at its end. Arguments are those of ``LeapGenerator.generate``."""
     if progress is None:
         progress = "ipykernel" in sys.modules

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
@@ -17,7 +18,7 @@ class Deferred:
 
     def __init__(self) -> None:
         self.arrived: list[tuple[int, FrameType | None]] = []
-        self._handlers: dict[int, object] = {}
+        self._handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
 
     def __enter__(self) -> Deferred:
         if threading.current_thread() is threading.main_thread():

@@ -3,121 +3,20 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as SequenceOf
 from contextlib import ExitStack, contextmanager
 
 from transformers import PreTrainedModel
 
-from leapgen.engine import Engine, Event
+from leapgen.engine import Engine, Event, Sequence
 from leapgen.engine.model.support import eval_mode
+from leapgen.failures import GenerationInterrupted
 from leapgen.interrupts import Deferred
-from leapgen.protocol.group import Group
-from leapgen.protocol.prompts import warn_of_example
-from leapgen.record.events import OutputEvent, StreamEvent
+from leapgen.job import Job, Question
+from leapgen.record.events import StreamEvent
 from leapgen.record.run import LeapOutput
-from leapgen.stopping import Condition, Progress
-
-
-class GenerationFailed(RuntimeError):
-    """Something raised during a run. ``outputs`` holds what was generated; ``__cause__`` is what happened."""
-
-    def __init__(self, cause: BaseException, outputs: list[LeapOutput]) -> None:
-        super().__init__(f"{type(cause).__name__}: {cause}")
-        self.outputs = outputs
-        self.__cause__ = cause
-
-
-class GenerationInterrupted(KeyboardInterrupt):
-    """Ctrl-C during a run. ``outputs`` holds what was generated; ``LeapGenerator.resume`` goes on from there."""
-
-    def __init__(self, outputs: list[LeapOutput]) -> None:
-        super().__init__("interrupted")
-        self.outputs = outputs
-
-
-class Question:
-    """A group of paths and the output it fills; ``earlier`` is the output to go on from."""
-
-    def __init__(self, group: Group, output: LeapOutput, earlier: LeapOutput | None = None) -> None:
-        self.group, self.output, self.earlier = group, output, earlier
-        self.open = True
-        self.began = 0.0
-
-    def start(self) -> list[StreamEvent]:
-        self.began = time.perf_counter()
-        return [*self.group.start(*((self.earlier.paths, self.earlier.blocks) if self.earlier else ()))]
-
-    def fill(self, unfinished: str) -> None:
-        """Brings the output up to date; paths that have not ended get ``unfinished`` as their finish reason."""
-        if self.open:
-            self.output.paths = self.group.outputs(unfinished)
-            self.output.blocks, self.output.ledger = list(self.group.blocks), self.group.ledger
-            self.output.finished = self.group.done
-
-    def end(self, unfinished: str) -> list[StreamEvent]:
-        """Frees the pages and says what there is."""
-        if not self.open:
-            return []
-        self.fill(unfinished)
-        self.open = False
-        self.group.close()
-        if self.group.leap.explain:
-            warn_of_example(self.output.majority(), self.group.prompts)
-        return [OutputEvent(self.group.question, self.output)]
-
-    def progress(self) -> Progress:
-        group = self.group
-        return Progress(time.perf_counter() - self.began, group.ledger.decoded, len(group.blocks),
-                        [path.answer for path in group.paths if path.stage == "finished"], len(group.paths))
-
-
-class Job:
-    """One call's questions, as the session works on them: in its turn, except for what a ``Run`` sets and takes."""
-
-    def __init__(self, questions: Sequence[Question], until: Condition | None) -> None:
-        self.questions, self.until = questions, until
-        self.events: deque[StreamEvent] = deque()
-        self.error: BaseException | None = None
-        self.ending: str | None = None  # asked to end, and what unfinished paths are to say then
-
-    @property
-    def ended(self) -> bool:
-        return not any(question.open for question in self.questions)
-
-    @property
-    def served(self) -> bool:
-        """Whether there is something to hand out: an event, an error, the end."""
-        return bool(self.events) or self.ended
-
-    def start(self) -> None:
-        for question in self.questions:
-            self.events += question.start()
-            self.handle(question, [])
-
-    def handle(self, question: Question, events: Sequence[Event]) -> None:
-        """What the engine did for a question. A block of one question holds up nobody else's paths."""
-        for event in events:
-            self.events += question.group.handle(event)
-        self.events += question.group.advance()
-        if question.group.done:
-            self.events += question.end("")
-        elif events and self.until is not None and self.until(question.progress()):
-            self.events += question.end("stopped")
-
-    def end(self, unfinished: str) -> None:
-        for question in self.questions:
-            self.events += question.end(unfinished)
-
-    def fail(self, error: BaseException, begun: bool = True) -> None:
-        """Ends the job. The error is raised once the events before it are taken; as it is, if nothing was begun."""
-        self.end("interrupted")
-        outputs = [question.output for question in self.questions]
-        if isinstance(error, KeyboardInterrupt):
-            self.error = GenerationInterrupted(outputs)
-        else:
-            self.error = GenerationFailed(error, outputs) if begun else error
+from leapgen.stopping import Condition
 
 
 class Run(Iterator[StreamEvent]):
@@ -201,12 +100,12 @@ class Session:
     def __init__(self, model: PreTrainedModel, engine: Engine) -> None:
         self._model, self._engine = model, engine
         self._jobs: list[Job] = []
-        self._homes: dict[Group, tuple[Job, Question]] = {}
+        self._homes: dict[object, tuple[Job, Question]] = {}  # of paths
         self._changed = threading.Condition()
         self._owner: int | None = None  # the thread whose turn it is
         self._eval = ExitStack()
 
-    def run(self, questions: Sequence[Question], until: Condition | None = None) -> Run:
+    def run(self, questions: SequenceOf[Question], until: Condition | None = None) -> Run:
         """A run that begins when its first event is asked for."""
         return Run(self, Job(questions, until))
 
@@ -242,17 +141,18 @@ class Session:
     def settle(self, job: Job) -> None:
         """Ends a job that was asked to end: now, or with the turn that somebody has."""
         with self._changed:
-            if job not in self._jobs:
+            if job.ending is not None and job not in self._jobs:
                 job.end(job.ending)
             elif self._owner is None:
                 self._settle()
 
     def _settle(self) -> None:
-        for job in [job for job in self._jobs if job.ending]:
-            job.end(job.ending)
+        for job in self._jobs:
+            if job.ending is not None:
+                job.end(job.ending)
         if any(job.ended for job in self._jobs):
             self._jobs = [job for job in self._jobs if not job.ended]
-            self._homes = {group: home for group, home in self._homes.items() if not home[0].ended}
+            self._homes = {path: home for path, home in self._homes.items() if not home[0].ended}
             if not self._jobs:
                 self._eval.close()
 
@@ -270,7 +170,7 @@ class Session:
         if not self._jobs:
             self._eval.enter_context(eval_mode(self._model))
         self._jobs.append(job)
-        self._homes |= {question.group: (job, question) for question in job.questions}
+        self._homes |= {path: (job, question) for question in job.questions for path in question.group.paths}
         try:
             job.start()
         except BaseException as error:
@@ -280,14 +180,13 @@ class Session:
         try:
             events = self._engine.step()
         except BaseException as error:  # no sequence has changed
-            concerned = getattr(error, "sequence", None)
-            for job in self._jobs if concerned is None else [self._home(concerned)[0]]:
+            concerned: Sequence | None = getattr(error, "sequence", None)
+            for job in self._jobs if concerned is None else [self._homes[concerned.owner][0]]:
                 job.fail(error)
             return
-        self._attribute_time()
         questions: dict[tuple[Job, Question], list[Event]] = {}
         for event in events:
-            questions.setdefault(self._home(event.sequence), []).append(event)
+            questions.setdefault(self._homes[event.sequence.owner], []).append(event)
         for (job, question), own in questions.items():
             if question.open:
                 try:
@@ -297,15 +196,3 @@ class Session:
         if not events and not self._engine.last_step:
             for job in self._jobs:
                 job.fail(RuntimeError("no path can go on, and not all have ended"))
-
-    def _home(self, sequence: object) -> tuple[Job, Question]:
-        return self._homes[sequence.owner.group]
-
-    def _attribute_time(self) -> None:
-        """Shares the step's time out over what its tokens were for."""
-        chunks = self._engine.last_step
-        total = sum(chunk.end - chunk.start for chunk in chunks)
-        for chunk in chunks:
-            sequence, count = chunk.sequence, chunk.end - chunk.start
-            phase, seconds = sequence.owner.group.phase(sequence, chunk.start, count), sequence.ledger.seconds
-            seconds[phase] = seconds.get(phase, 0.0) + self._engine.last_step_seconds * count / total

@@ -9,8 +9,8 @@ import torch
 from leapgen import EngineConfig, LeapConfig, LeapGenerator, SamplingConfig
 
 QUESTION = "What is 12 + 30?"
-LEAP = LeapConfig(interval=12, max_new_tokens=36, summary_tokens=10, top_k_peers=2, answer_tokens=6, max_answer_tokens=8,
-                  explain=False)
+LEAP = LeapConfig(interval=12, max_new_tokens=36, summary_tokens=10, top_k_peers=2, forced_answer_tokens=6,
+                  written_answer_tokens=8, explain=False)
 SAMPLING = SamplingConfig(temperature=1.0, top_k=50, top_p=0.95)
 
 

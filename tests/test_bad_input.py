@@ -13,7 +13,7 @@ from leapgen import EngineConfig, LeapConfig, LeapGenerator, PoolTooSmallError, 
 
 CONTEXT = 256
 ENGINE = EngineConfig(page_size=4, kv_cache_bytes=1 << 22, context_length=CONTEXT)
-SHORT = {"n": 2, "leap": False, "max_new_tokens": 3, "answer_tokens": 2, "ignore_eos": True}
+SHORT = {"n": 2, "leap": False, "max_new_tokens": 3, "forced_answer_tokens": 2, "ignore_eos": True}
 QUESTION = "2 + 2?"
 
 
@@ -250,9 +250,9 @@ def test_a_pool_too_small_for_one_path_is_refused_and_says_what_to_raise(model):
         LeapGenerator(model, tiny_tokenizer.byte_level(), engine=ENGINE.replace(kv_cache_bytes=token * 4 * 2 - 1))
     small = LeapGenerator(model, tiny_tokenizer.byte_level(), engine=ENGINE.replace(kv_cache_bytes=token * 4 * 10))
     refused(small, match=rf"prompt is \d+ tokens.*context is 40 tokens.*model has {CONTEXT}.*kv_cache_bytes")
-    refused(small, [3] * 4, leap=True, explain=False, answer_tokens=1, interval=20, max_new_tokens=60, summary_tokens=4,
-            match="kv_cache_bytes")
-    assert small.generate([3] * 4, **{**SHORT, "answer_tokens": 1, "force_answer": False}).paths
+    refused(small, [3] * 4, leap=True, explain=False, forced_answer_tokens=1, interval=20, max_new_tokens=60,
+            summary_tokens=4, match="kv_cache_bytes")
+    assert small.generate([3] * 4, **{**SHORT, "forced_answer_tokens": 1, "force_answer": False}).paths
 
 
 def test_inputs_are_checked_against_the_model_as_it_is():

@@ -15,6 +15,7 @@ from transformers import GenerationConfig, TemperatureLogitsWarper
 
 from leapgen.config import EngineConfig, LeapConfig, SamplingConfig, plain_values, split_options, unknown_options
 from leapgen.generator import LeapGenerator
+from leapgen.options import RENAMED
 
 NAN, INF = float("nan"), float("inf")
 NOT_POSITIVE = [0, -1, 1.0, 1.5, True, "1", NAN, [1]]
@@ -39,7 +40,7 @@ REFUSED = {
     },
     LeapConfig: {
         **{name: [*NOT_POSITIVE, None] for name in (
-            "interval", "max_new_tokens", "summary_tokens", "top_k_peers", "answer_tokens", "max_answer_tokens")},
+            "interval", "max_new_tokens", "summary_tokens", "top_k_peers", "forced_answer_tokens", "written_answer_tokens")},
         "max_blocks": [-1, 1.0, True, "2", NAN],
         "blocks": [[-1], [0.5], ["0"], [None], [True], 3, "012"],
         "router": ["nearest", "Dispersed", "", None, 3, ["dispersed"]],
@@ -351,6 +352,25 @@ def test_an_unknown_option_is_refused_with_the_one_that_was_meant(wrong, meant):
     with pytest.raises(TypeError, match=rf"'{wrong}' \(did you mean .*{meant}") as raised:
         split_options({wrong: 3, "interval": 4}, LeapConfig, SamplingConfig)
     assert all(name in str(raised.value) for name in ("top_p", "router"))
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+@pytest.mark.parametrize("use", [lambda **options: LeapConfig(**options), lambda **options: LeapConfig().replace(**options),
+                                 lambda **options: split_options(options, LeapConfig, SamplingConfig)],
+                         ids=["config", "replace", "option"])
+def test_an_old_name_is_refused_with_the_new_one(old, new, use):
+    """Would catch: a renamed setting that stays without effect, or an error that leaves its author to search."""
+    with pytest.raises(TypeError, match=rf"'{old}' \(it is now {new}\)"):
+        use(**{old: 3})
+    use(**{new: 3})
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_config_names_the_option_that_was_meant(config):
+    """Would catch: Python's own "unexpected keyword argument", which names nothing."""
+    name = dataclasses.fields(config)[0].name
+    with pytest.raises(TypeError, match=rf"'{name}x' \(did you mean {name}"):
+        config(**{f"{name}x": 3})
 
 
 def test_every_unknown_option_is_named_and_one_like_none_gets_no_suggestion():

@@ -30,8 +30,8 @@ def test_greedy_equals_generate(generator):
 
 def test_a_block_is_exact(generator):
     """Would catch: a comment or summary whose KV differs from a full forward on a model of real size."""
-    output = generator.generate(QUESTION, n=2, interval=12, max_new_tokens=24, summary_tokens=8, answer_tokens=4,
-                                max_answer_tokens=4, explain=False, seed=1, min_new_tokens=24)
+    output = generator.generate(QUESTION, n=2, interval=12, max_new_tokens=24, summary_tokens=8, forced_answer_tokens=4,
+                                written_answer_tokens=4, explain=False, seed=1, min_new_tokens=24)
     assert len(output.blocks) == 1
     for path in output.paths:
         expected = full_logits(generator.model, path.token_ids).log_softmax(dim=-1)

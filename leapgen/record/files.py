@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 
-def save_json(data: Any, path: str | os.PathLike) -> None:
+def save_json(data: Any, path: str | os.PathLike[str]) -> None:
     """Writes beside the target and renames, so that the target is whole or untouched, also where the machine stops.
 
     A link stays one: what it leads to is written.

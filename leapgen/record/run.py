@@ -13,12 +13,14 @@ from typing import Any, Literal, get_args
 
 from leapgen.answers import normalize_answer
 from leapgen.record.files import save_json
+from leapgen.record.formats import upgraded
 from leapgen.record.ledger import Ledger
+from leapgen.record.message import Message, Source
 
 Kind = Literal["prompt", "beginning", "own", "trigger", "summary", "comment", "forced", "answer"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SAMPLED_KINDS = ("own", "summary", "answer")
-FORMAT = 2  # 1 had no made_with
+FORMAT = 3
 
 
 @dataclass
@@ -31,19 +33,11 @@ class Segment:
     block: int | None = None
     logprobs: list[float | None] = field(default_factory=list)  # under the model
     sampling_logprobs: list[float | None] = field(default_factory=list)  # under the sampling distribution
+    sources: list[Source] = field(default_factory=list)  # of a comment: which tokens are whose words
 
     @property
     def sampled(self) -> bool:
         return self.kind in SAMPLED_KINDS
-
-
-@dataclass
-class Summary:
-    """What one path wrote at one block."""
-
-    text: str
-    num_tokens: int
-    closed: bool  # the model closed it itself, within the limit
 
 
 @dataclass
@@ -59,7 +53,7 @@ class BlockRecord:
     """One LeaP block. ``routes[i]`` are the peers path i read, in the order it read them."""
 
     index: int
-    summaries: dict[int, Summary] = field(default_factory=dict)
+    summaries: dict[int, Message] = field(default_factory=dict)
     routes: dict[int, list[Route]] = field(default_factory=dict)
 
 
@@ -128,7 +122,8 @@ class LeapOutput:
     leap: dict[str, Any] = field(default_factory=dict)  # the settings, as plain values
     sampling: dict[str, Any] = field(default_factory=dict)
     finished: bool = False
-    made_with: dict[str, Any] = field(default_factory=dict)  # dtype, weights' digest, context length, engine, prompts
+    made_with: dict[str, Any] = field(default_factory=dict)  # dtype, weights' digest, context, engine, prompts, protocol
+    state: dict[str, Any] = field(default_factory=dict)  # the protocol's: what resuming an interrupted run needs
 
     @property
     def answers(self) -> list[str | None]:
@@ -174,7 +169,7 @@ class LeapOutput:
             lines.append(f"  ... {len(self.paths) - len(shown)} more")
         return "\n".join(lines)
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Writes JSON. A failure (a full disk, say) leaves an earlier file and this object as they were.
 
         Raises:
@@ -183,7 +178,7 @@ class LeapOutput:
         save_json(self.to_dict(), path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> LeapOutput:
+    def load(cls, path: str | os.PathLike[str]) -> LeapOutput:
         """Reads what ``save`` wrote.
 
         Raises:
@@ -205,7 +200,9 @@ class LeapOutput:
         version = data.pop("leapgen")
         if version not in range(1, FORMAT + 1):
             raise ValueError(f"it has format {version}, this version reads up to {FORMAT}")
-        data["paths"] = [PathOutput(**{**p, "segments": [Segment(**s) for s in p["segments"]]}) for p in data["paths"]]
+        if version < 3:
+            data = upgraded(data)
+        data["paths"] = [PathOutput(**{**p, "segments": [_segment_from(s) for s in p["segments"]]}) for p in data["paths"]]
         data["blocks"] = [_block_from(b) for b in data["blocks"]]
         data["ledger"] = Ledger(**data["ledger"])
         return cls(**data)
@@ -215,8 +212,13 @@ def _short(answer: str | None) -> str:
     return repr(answer if answer is None or len(answer) <= 40 else answer[:37] + "...")
 
 
+def _segment_from(data: dict[str, Any]) -> Segment:
+    return Segment(**{**data, "sources": [Source(**source) for source in data.get("sources", [])]})
+
+
 def _block_from(data: dict[str, Any]) -> BlockRecord:
     """JSON made the path indices strings."""
     return BlockRecord(
-        data["index"], {int(i): Summary(**s) for i, s in data["summaries"].items()},
+        data["index"], {int(i): Message(**{"sender": int(i), "block": data["index"], **s})
+                        for i, s in data["summaries"].items()},
         {int(i): [Route(**r) for r in routes] for i, routes in data["routes"].items()})

@@ -27,7 +27,7 @@ class Problem:
         return answer is not None and normalize_answer(answer) == normalize_answer(self.answer)
 
 
-def load_problems(file: str | os.PathLike) -> list[Problem]:
+def load_problems(file: str | os.PathLike[str]) -> list[Problem]:
     """Reads a JSON list, or one JSON object a line; uncompressed.
 
     Each needs ``answer`` and one of ``problem``, ``question`` or ``prompt``; ``id`` is optional (its place, from 0).

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     screen = Screen(options.quiet, options.verbose)
     with Signals() as signals, screen.logging():
         try:
-            status = options.command(options, screen, signals)
+            status: int = options.command(options, screen, signals)
             sys.stdout.flush()
             return status
         except BrokenPipeError:

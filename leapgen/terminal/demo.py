@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.columns import Columns
 from rich.panel import Panel
@@ -12,22 +12,25 @@ from rich.panel import Panel
 from leapgen.config import LeapConfig
 from leapgen.demo import MAZE_MODELS, MAZE_SETTINGS, MAZE_SHAPE, QUESTION, SETTINGS, SMOLLM2
 from leapgen.models import bundled_models
-from leapgen.record.run import LeapOutput
+from leapgen.record.run import Kind, LeapOutput
 from leapgen.tasks.maze import Maze, make_maze
 from leapgen.tasks.maze.drawing import draw, plot, walked
 from leapgen.terminal.inputs import Inputs
 from leapgen.terminal.loading import check_dtype, engine_config, load, read_prompts
-from leapgen.terminal.options import leap_config, sampling_options
+from leapgen.terminal.options import Commands, leap_config, sampling_options
 from leapgen.terminal.run import add_run_options, generate
 from leapgen.terminal.saving import Target, check_file
 from leapgen.terminal.screen import Screen
 from leapgen.terminal.show import check_paths
 from leapgen.terminal.signals import Signals
 
-AFTER_PROMPT = ("own", "trigger", "summary", "comment", "forced", "answer")
+if TYPE_CHECKING:
+    from leapgen.generator import LeapGenerator
+
+AFTER_PROMPT: tuple[Kind, ...] = ("own", "trigger", "summary", "comment", "forced", "answer")
 
 
-def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "demo", help="LeaP on a small model, with nothing to download", parents=[common], usage="leapgen demo [OPTION ...]",
         description="Runs LeaP on a small model that is on the disk already: a maze without and with peers, or a question "
@@ -74,10 +77,12 @@ def demo(options: argparse.Namespace, screen: Screen, signals: Signals) -> int:
     return status
 
 
-def _alone(generator: Any, maze: Maze, leap: LeapConfig, options: argparse.Namespace, screen: Screen) -> LeapOutput:
+def _alone(generator: LeapGenerator, maze: Maze, leap: LeapConfig, options: argparse.Namespace,
+           screen: Screen) -> LeapOutput:
     with screen.status(f"{options.n} paths on their own"):
-        return generator.generate(maze.question, options.n, leap=leap.replace(max_blocks=0, explain=False),
-                                  seed=options.seed, **sampling_options(options))
+        output: LeapOutput = generator.generate(maze.question, options.n, leap=leap.replace(max_blocks=0, explain=False),
+                                                seed=options.seed, **sampling_options(options))
+    return output
 
 
 def side_by_side(maze: Maze, alone: LeapOutput, together: LeapOutput) -> Columns:

@@ -8,9 +8,11 @@ import inspect
 import re
 import types
 from collections.abc import Callable, Mapping
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
 
 from leapgen.config import ROUTERS, SIMILARITIES, EngineConfig, LeapConfig, SamplingConfig
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 PRESETS = ("paper", "official", "single", "leap_t", "independent")
 TITLES = {LeapConfig: "protocol", SamplingConfig: "sampling", EngineConfig: "engine"}
@@ -65,7 +67,8 @@ def leap_config(options: argparse.Namespace, defaults: Mapping[str, Any] | None 
     Raises:
         ValueError: a value that is not allowed.
     """
-    return getattr(LeapConfig, options.preset)().replace(**{**(defaults or {}), **given(options, LeapConfig)})
+    preset: LeapConfig = getattr(LeapConfig, options.preset)()
+    return preset.replace(**{**(defaults or {}), **given(options, LeapConfig)})
 
 
 def sampling_options(options: argparse.Namespace) -> dict[str, Any]:

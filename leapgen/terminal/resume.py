@@ -8,14 +8,14 @@ from pathlib import Path
 from leapgen.config import EngineConfig
 from leapgen.record.run import LeapOutput
 from leapgen.terminal.loading import MODEL_HELP, add_loading, check_dtype, load
-from leapgen.terminal.options import add_settings, given
+from leapgen.terminal.options import Commands, add_settings, given
 from leapgen.terminal.running import conclude, follow
 from leapgen.terminal.screen import Screen
 from leapgen.terminal.show import check_paths, run_files
 from leapgen.terminal.signals import Signals
 
 
-def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "resume", help="go on with an interrupted run", parents=[common], usage="leapgen resume [OPTION ...] FILE",
         description="Goes on with an interrupted run, with the model, the settings and the sentences it was made with, and "

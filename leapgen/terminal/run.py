@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from leapgen.config import EngineConfig, LeapConfig, SamplingConfig
 from leapgen.terminal.inputs import Inputs, add_inputs, read_inputs
 from leapgen.terminal.loading import MODEL_HELP, add_loading, check_dtype, engine_config, load, read_prompts
-from leapgen.terminal.options import add_preset, add_settings, leap_config, sampling_options
+from leapgen.terminal.options import Commands, add_preset, add_settings, leap_config, sampling_options
 from leapgen.terminal.running import conclude, follow
 from leapgen.terminal.saving import Target, add_saving
 from leapgen.terminal.screen import Screen
 from leapgen.terminal.show import check_paths
 from leapgen.terminal.signals import Signals
 
+if TYPE_CHECKING:
+    from leapgen.generator import LeapGenerator
+
 SAMPLING_NOTE = "fields of leapgen.SamplingConfig; where the model's generation_config states a value, that is the default"
 
 
-def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "run", help="run LeaP on a question, or on many", parents=[common], usage="leapgen run [OPTION ...] [QUESTION]",
         description="Runs n reasoning paths on a question; they learn from each other at every block.")
@@ -65,8 +68,8 @@ def run(options: argparse.Namespace, screen: Screen, signals: Signals) -> int:
     return generate(generator, inputs, leap, target, options, screen, signals)
 
 
-def generate(generator: Any, inputs: Inputs, leap: LeapConfig, target: Target, options: argparse.Namespace, screen: Screen,
-             signals: Signals) -> int:
+def generate(generator: LeapGenerator, inputs: Inputs, leap: LeapConfig, target: Target, options: argparse.Namespace,
+             screen: Screen, signals: Signals) -> int:
     """Runs, saves and reports."""
     stream = generator.stream(n=options.n, leap=leap, seed=options.seed, **inputs.for_stream(), **sampling_options(options))
     files = target.take(len(inputs.prompts))

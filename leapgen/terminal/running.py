@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leapgen.checkpoints import Checkpoints
+from leapgen.failures import GenerationFailed, GenerationInterrupted
 from leapgen.record.run import LeapOutput
 from leapgen.terminal.progress import Progress
 from leapgen.terminal.report import brief, overview
@@ -30,8 +31,6 @@ def follow(run: Run, files: Sequence[Path], screen: Screen, signals: Signals,
     Raises:
         OSError: not even the beginning could be saved; nothing was done.
     """
-    from leapgen.session import GenerationFailed, GenerationInterrupted
-
     status = 0
     with signals.stopping(run):
         checkpoints = Checkpoints(run, files, made_with, screen.warn)

@@ -54,15 +54,16 @@ class Target:
 
     def __init__(self, path: Path | None, several: bool = False, overwrite: bool = False) -> None:
         self._default = "runs" if several else "run.json"
-        self.path = Path(self._default) if path is None and overwrite else path
+        self.path = path or Path(self._default)
         self._several, self._overwrite = several, overwrite
+        self._free = path is None and not overwrite  # the first name that nobody has will do
         self._made: list[Path] = []
 
     def check(self) -> None:
         """Raises:
             ValueError: the path is not allowed.
         """
-        if self.path is not None:
+        if not self._free:
             (check_folder if self._several else check_file)(self.path, "--save", self._overwrite)
 
     def take(self, questions: int) -> list[Path]:
@@ -72,21 +73,21 @@ class Target:
             ValueError: something is there by now. OSError: they cannot be made.
         """
         self.check()
-        names = [self.path] if self.path is not None else _names(self._default)
+        names = _names(self._default) if self._free else [self.path]
         for path in names:
             try:
                 self._make(path)
             except FileExistsError:
-                if self.path is None:
+                if self._free:
                     continue
                 raise ValueError(f"--save {path}: it exists by now. Choose another name, or --overwrite it.") from None
-            self.path = path
+            self.path, self._free = path, False
             return [path / f"{question}.json" for question in range(questions)] if self._several else [path]
         raise AssertionError("there is no last name")
 
     def _make(self, path: Path) -> None:
         if self._several:
-            if self.path is None or not path.is_dir():
+            if self._free or not path.is_dir():
                 path.mkdir()
                 self._made.append(path)
             else:

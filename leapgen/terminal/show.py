@@ -14,6 +14,7 @@ from rich.text import Text
 
 from leapgen.answers import normalize_answer
 from leapgen.record.run import BlockRecord, LeapOutput, PathOutput
+from leapgen.terminal.options import Commands
 from leapgen.terminal.pager import paged
 from leapgen.terminal.report import answer_groups, brief, claims, headline, one_line, overview, short, vote
 from leapgen.terminal.screen import Screen
@@ -24,7 +25,7 @@ KIND_STYLES = {"beginning": "dim", "own": "", "trigger": "dim", "summary": "yell
 SUMMARY = 300  # characters of a summary, unless it is to be shown whole
 
 
-def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser("show", help="show a saved run", description="Shows a saved run, finished or not.",
                                  parents=[common])
     parser.add_argument("file", type=Path, metavar="FILE",

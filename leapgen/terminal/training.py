@@ -12,7 +12,7 @@ from leapgen.models import model_path
 from leapgen.record.run import KINDS
 from leapgen.tasks.problems import load_problems
 from leapgen.terminal.loading import MODEL_HELP, add_dtype, add_loading, check_dtype, engine_config, load, read_prompts
-from leapgen.terminal.options import leap_config, sampling_options
+from leapgen.terminal.options import Commands, leap_config, sampling_options
 from leapgen.terminal.run import add_protocol
 from leapgen.terminal.saving import check_file
 from leapgen.terminal.screen import Screen
@@ -22,7 +22,7 @@ from leapgen.training.recipe import RECIPES
 RECIPE_OPTIONS = {"epochs": float, "batch-size": int, "learning-rate": float, "max-length": int}
 
 
-def add_parsers(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+def add_parsers(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "synth", help="LeaP-T: a teacher runs LeaP over a problem file; right responses are kept", parents=[common],
         usage="leapgen synth --problems FILE --model NAME [OPTION ...]",

@@ -7,20 +7,22 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from leapgen.training.recipe import KINDS, Recipe
+from leapgen.pretrained import vocabulary_size
+from leapgen.record.run import KINDS
+from leapgen.training.recipe import Recipe
 
 IGNORED = -100  # the label of tokens without loss
 LONG = 4096  # tokens from which on activations are computed again in the backward pass
 
 
-class Responses(Dataset):
+class Responses(Dataset[dict[str, list[int]]]):
     """Responses as ``leapgen.training.synthesis`` writes them: input_ids and labels, both [length].
 
     Raises:
@@ -28,7 +30,7 @@ class Responses(Dataset):
         OSError: the file cannot be read.
     """
 
-    def __init__(self, file: str | os.PathLike, learned: Sequence[str], max_length: int,
+    def __init__(self, file: str | os.PathLike[str], learned: Sequence[str], max_length: int,
                  vocab_size: int | None = None) -> None:
         self.samples: list[tuple[list[int], list[int]]] = []
         for number, line in enumerate(Path(file).read_text(encoding="utf-8").splitlines(), 1):
@@ -50,7 +52,8 @@ class Responses(Dataset):
         return dict(zip(("input_ids", "labels"), self.samples[i], strict=True))
 
 
-def _labelled(entry: dict[str, Any], learned: Sequence[str], max_length: int, vocab_size: int | None):
+def _labelled(entry: dict[str, Any], learned: Sequence[str], max_length: int,
+              vocab_size: int | None) -> tuple[list[int], list[int]]:
     tokens, runs = entry["token_ids"], entry["provenance"]
     if not all(isinstance(token, int) and 0 <= token < (vocab_size or token + 1) for token in tokens):
         raise ValueError(f"a token id is outside the model's vocabulary of {vocab_size}: another tokenizer made the data")
@@ -79,8 +82,8 @@ class Padding:
                 "attention_mask": torch.tensor(mask, dtype=torch.int64)}
 
 
-def finetune(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, file: str | os.PathLike, output: str | os.PathLike,
-             recipe: Recipe, *, per_device: int = 1, seed: int = 0, lora: int | None = None,
+def finetune(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, file: str | os.PathLike[str],
+             output: str | os.PathLike[str], recipe: Recipe, *, per_device: int = 1, seed: int = 0, lora: int | None = None,
              **arguments: Any) -> PreTrainedModel:
     """Trains a causal LM on responses and saves it with its tokenizer in ``output/model``.
 
@@ -97,7 +100,7 @@ def finetune(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, file: s
         ModuleNotFoundError: LoRA without peft; says how to install it.
     """
     set_seed(seed)
-    data = Responses(file, recipe.learned, recipe.max_length, model.get_input_embeddings().weight.shape[0])
+    data = Responses(file, recipe.learned, recipe.max_length, vocabulary_size(model))
     if lora is not None:
         model = _with_lora(model, lora)
     devices = int(os.environ.get("WORLD_SIZE", 1))
@@ -117,9 +120,8 @@ def finetune(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, file: s
     trainer = Trainer(model=model, args=TrainingArguments(**settings), train_dataset=data,
                       data_collator=Padding(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0))
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(output)) if Path(output).is_dir() else None)
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    if lora is not None:
-        model = model.merge_and_unload()
+    trained: Any = trainer.accelerator.unwrap_model(trainer.model)
+    model = trained if lora is None else trained.merge_and_unload()
     model.config.use_cache = cached
     if trainer.is_world_process_zero():
         model.save_pretrained(Path(output) / "model")
@@ -127,9 +129,10 @@ def finetune(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, file: s
     return model
 
 
-def _with_lora(model: PreTrainedModel, rank: int) -> Any:
+def _with_lora(model: PreTrainedModel, rank: int) -> PreTrainedModel:
     try:
         from peft import LoraConfig, get_peft_model
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("LoRA needs peft: pip install peft") from error
-    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"))
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    return cast(PreTrainedModel, get_peft_model(model, config))  # it has all attributes of the model

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from leapgen.config import LeapConfig, plain_values
 from leapgen.generator import LeapGenerator
@@ -18,6 +18,7 @@ from leapgen.protocol.text import decode
 from leapgen.record.run import LeapOutput, PathOutput
 from leapgen.tasks.problems import Problem
 
+Graded = dict[str, list[dict[str, Any]]]  # responses, kept and dropped
 log = logging.getLogger(__name__)
 
 
@@ -34,7 +35,7 @@ class Synthesis:
         return f"{self.kept} of {total} responses kept{reasons}"
 
 
-def synthesize(generator: LeapGenerator, problems: Sequence[Problem], file: str | os.PathLike, n: int = 32, *,
+def synthesize(generator: LeapGenerator, problems: Sequence[Problem], file: str | os.PathLike[str], n: int = 32, *,
                leap: LeapConfig | bool = True, seed: int = 0, at_once: int = 1,
                progress: Callable[[int], None] | None = None, **options: Any) -> Synthesis:
     """Runs the teacher over the problems and writes the responses worth learning from as JSON Lines.
@@ -87,7 +88,7 @@ def synthesize(generator: LeapGenerator, problems: Sequence[Problem], file: str 
     return made
 
 
-def graded(problem: Problem, output: LeapOutput, generator: LeapGenerator) -> dict[str, list[dict[str, Any]]]:
+def graded(problem: Problem, output: LeapOutput, generator: LeapGenerator) -> Graded:
     """The responses of one run, in ``kept`` as ``synthesize`` writes them, and in ``dropped`` with the reason."""
     kept, dropped = [], []
     for path in output.paths:
@@ -116,9 +117,9 @@ def response(problem: Problem, path: PathOutput, generator: LeapGenerator) -> di
     prompt = generator.prompt_token_ids(problem.question, LeapConfig.leap_t())
     shown = path.segments[0].token_ids
     start = generator.vocabulary.token(generator.vocabulary.thinking_markers()[0])
-    begun = start in shown and start not in prompt  # the plain prompt leaves it to the model to open its thinking
-    opening = [start] if begun else []
-    runs = [("prompt", len(prompt)), *([("own", 1)] if begun else []),
+    # The plain prompt leaves it to the model to open its thinking.
+    opening = [start] if start is not None and start in shown and start not in prompt else []
+    runs = [("prompt", len(prompt)), *([("own", 1)] if opening else []),
             *((kind, len(list(run))) for kind, run in groupby(path.provenance[len(shown):]))]
     tokens = [*prompt, *opening, *path.token_ids[len(shown):]]
     return {"id": problem.id, "path": path.index, "answer": path.answer,
@@ -126,7 +127,7 @@ def response(problem: Problem, path: PathOutput, generator: LeapGenerator) -> di
             "text": decode(generator.tokenizer, tokens), "token_ids": tokens, "provenance": runs}
 
 
-def _append(out: Any, entry: dict[str, Any]) -> None:
+def _append(out: TextIO, entry: dict[str, Any]) -> None:
     out.write(json.dumps(entry, ensure_ascii=False) + "\n")
     out.flush()
     os.fsync(out.fileno())
@@ -139,7 +140,7 @@ def _write(file: Path, entries: list[dict[str, Any]]) -> None:
     os.replace(temporary, file)
 
 
-def _read_partial(file: Path, settings: dict[str, Any]) -> dict[str, dict[str, list]]:
+def _read_partial(file: Path, settings: dict[str, Any]) -> dict[str, Graded]:
     """What an interrupted run had done, by problem id. A last line that was cut off is dropped from the file."""
     if not file.exists():
         return {}

@@ -44,8 +44,8 @@ def kinds(path):
 def test_a_summary_the_model_opens_itself_gets_no_trigger():
     """Would catch: a LeaP-T model's own <summarize> talked over by a trigger, or its path cut or left waiting."""
     leap = generator()
-    config = LeapConfig.leap_t(interval=30, max_new_tokens=60, summary_tokens=8, top_k_peers=2, answer_tokens=6,
-                               max_answer_tokens=8, min_new_tokens=60, max_blocks=1)
+    config = LeapConfig.leap_t(interval=30, max_new_tokens=60, summary_tokens=8, top_k_peers=2, forced_answer_tokens=6,
+                               written_answer_tokens=8, min_new_tokens=60, max_blocks=1)
     output = run(leap, Script(leap, " So <summarize>", at=3), config=config)
     assert len(output.blocks) == 1
     for path in output.paths:
@@ -71,7 +71,7 @@ def test_a_summary_the_model_closes_is_not_closed_again():
 def test_closed_thinking_is_followed_by_the_answer_and_an_end():
     """Would catch: a path that goes on thinking after </think>, or that waits for blocks it will not join."""
     leap = generator(thinking=True)
-    output = run(leap, Script(leap, " Done.</think> It is \\boxed{42}.<|im_end|>", at=2), max_answer_tokens=40)
+    output = run(leap, Script(leap, " Done.</think> It is \\boxed{42}.<|im_end|>", at=2), written_answer_tokens=40)
     assert not output.blocks
     for path in output.paths:
         assert kinds(path) == ["prompt", "own", "answer"]
@@ -86,7 +86,7 @@ def test_a_vote_for_an_answer_in_the_prompt_is_told(caplog, explain):
     """Would catch: the warning lost between the vote and the user, or one in runs that never saw the example."""
     leap = generator(thinking=True)
     leap.prompts = PromptSet(explanation="So \\boxed{42}. {question}")
-    run(leap, Script(leap, " Done.</think> It is \\boxed{42}.<|im_end|>", at=2), max_answer_tokens=40, explain=explain)
+    run(leap, Script(leap, " Done.</think> It is \\boxed{42}.<|im_end|>", at=2), written_answer_tokens=40, explain=explain)
     assert ("prompt's own example" in caplog.text) == explain
 
 
@@ -130,7 +130,7 @@ def test_a_path_without_context_for_a_block_reasons_on_whatever_it_opens():
     """Would catch: a path that opens <summarize> once more where no block will come for it, and waits for ever."""
     leap = generator(engine=EngineConfig(page_size=4, kv_cache_bytes=1 << 25, max_step_tokens=64, context_length=240))
     config = LeapConfig.leap_t(interval=30, max_new_tokens=120, summary_tokens=8, top_k_peers=2, force_answer=False,
-                               max_answer_tokens=8, min_new_tokens=120)
+                               written_answer_tokens=8, min_new_tokens=120)
     output = run(leap, Script(leap, " So <summarize> <summarize> on", at=180), config=config)
-    assert output.finished and all(path.state["skips_blocks"] for path in output.paths)
+    assert output.finished and output.state["skipping"] == [path.index for path in output.paths]
     assert all(path.own_text.count("<summarize>") == 2 for path in output.paths)

@@ -10,19 +10,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sample_output import sample
 
-from leapgen.record.run import (
-    KINDS,
-    SAMPLED_KINDS,
-    BlockRecord,
-    LeapOutput,
-    Ledger,
-    PathOutput,
-    Route,
-    Segment,
-    Summary,
-    save_json,
-)
+from leapgen.record.files import save_json
+from leapgen.record.ledger import Ledger
+from leapgen.record.message import Message, Source
+from leapgen.record.run import KINDS, SAMPLED_KINDS, BlockRecord, LeapOutput, PathOutput, Route, Segment
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 COUNT = st.integers(0, 1 << 40)
@@ -34,33 +27,23 @@ def segments(draw):
     kind = draw(st.sampled_from(KINDS))
     tokens = draw(st.lists(st.integers(0, 1 << 18), max_size=4))
     both = [[draw(st.none() | NUMBER) for _ in tokens] if kind in SAMPLED_KINDS else [] for _ in range(2)]
-    return Segment(kind, tokens, draw(TEXT), draw(st.none() | st.integers(0, 9)), *both)
+    return Segment(kind, tokens, draw(TEXT), draw(st.none() | st.integers(0, 9)), *both, draw(st.lists(SOURCES, max_size=2)))
 
 
-SUMMARIES = st.builds(Summary, TEXT, COUNT, st.booleans())
+SOURCES = st.builds(Source, COUNT, COUNT, st.integers(-1, 99), st.integers(0, 9))
+SUMMARIES = st.builds(Message, st.integers(0, 99), TEXT, st.integers(0, 9), st.none() | TEXT, st.none() | NUMBER, COUNT,
+                      st.booleans(), st.lists(st.integers(0, 1 << 18), max_size=3), st.none() | COUNT)
 ROUTES = st.builds(Route, st.integers(0, 99), st.none() | NUMBER)
 BLOCKS = st.builds(BlockRecord, st.integers(0, 9), st.dictionaries(st.integers(0, 99), SUMMARIES, max_size=3),
                    st.dictionaries(st.integers(0, 99), st.lists(ROUTES, max_size=3), max_size=3))
 PATHS = st.builds(PathOutput, st.integers(0, 99), st.lists(segments(), max_size=4), st.none() | TEXT,
                   st.none() | st.sampled_from(["stop", "forced", "length", "interrupted"]),
-                  st.just({}) | st.just({"stage": "waiting", "own_tokens": 7, "shared_summary": None}))
+                  st.just({}) | st.just({"stage": "waiting", "own_tokens": 7, "paused_at": None}))
 LEDGERS = st.builds(Ledger, decoded=COUNT, recomputed=COUNT, pages_peak=COUNT,
                     seconds=st.dictionaries(TEXT, NUMBER, max_size=2))
 PLAIN = st.dictionaries(TEXT, st.none() | st.booleans() | COUNT | NUMBER | TEXT | st.lists(COUNT, max_size=2), max_size=3)
 OUTPUTS = st.builds(LeapOutput, TEXT, st.lists(PATHS, max_size=3), st.lists(BLOCKS, max_size=2), LEDGERS,
-                    st.integers(0, (1 << 63) - 1), TEXT, PLAIN, PLAIN, st.booleans())
-
-
-def sample(n=2, answer="42", question="What is 6 * 7?"):
-    """A small run such as a group leaves."""
-    paths = [PathOutput(i, [Segment("prompt", [1, 2, 3]), Segment("own", [4, 5], "So 漢", None, [-0.5, -1.0], [-0.2, 0.0]),
-                            Segment("trigger", [6], " Wait.", 0),
-                            Segment("summary", [7, 8], " x", 0, [-1.0, None], [0.0, None]),
-                            Segment("comment", [9, 9, 9], " Peer", 0), Segment("answer", [4], " 42", None, [-2.0], [-0.1])],
-                        answer=answer, finish_reason="stop", state={"stage": "finished"}) for i in range(n)]
-    block = BlockRecord(0, {i: Summary("x", 2, True) for i in range(n)}, {i: [Route((i + 1) % n, 0.25)] for i in range(n)})
-    return LeapOutput(question, paths, [block], Ledger(decoded=10, seconds={"reason": 0.5}), 7, "tiny", {"interval": 4},
-                      {"top_k": None}, True)
+                    st.integers(0, (1 << 63) - 1), TEXT, PLAIN, PLAIN, st.booleans(), PLAIN, PLAIN)
 
 
 # -- on disk and back -------------------------------------------------------------------------------------------------------
@@ -266,7 +249,7 @@ def test_a_binary_file_is_named(tmp_path):
 def test_the_version_that_cannot_be_read_is_told(tmp_path):
     """Would catch: a run of a later version read wrongly, or refused without a reason."""
     (tmp_path / "later.json").write_text(json.dumps({**sample().to_dict(), "leapgen": 99}))
-    with pytest.raises(ValueError, match=r"later\.json.*format 99.*reads up to 2"):
+    with pytest.raises(ValueError, match=r"later\.json.*format 99.*reads up to 3"):
         LeapOutput.load(tmp_path / "later.json")
 
 

@@ -10,8 +10,8 @@ from leap_run import QUESTION
 from leapgen.engine import Engine
 from leapgen.terminal.cli import main
 
-SMALL = ["--interval", "12", "--max-new-tokens", "36", "--summary-tokens", "10", "--answer-tokens", "6",
-         "--max-answer-tokens", "8", "--no-explain", "--temperature", "1.0",
+SMALL = ["--interval", "12", "--max-new-tokens", "36", "--summary-tokens", "10", "--forced-answer-tokens", "6",
+         "--written-answer-tokens", "8", "--no-explain", "--temperature", "1.0",
          "--draft-tokens", "0"]  # as many steps every time
 
 

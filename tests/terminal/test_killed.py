@@ -17,20 +17,20 @@ from leapgen.terminal.cli import main
 
 KILLS = int(os.environ.get("LEAPGEN_KILLS", "0"))
 SETTINGS = ["--model", "maze", "--dtype", "float32", "--n", "16", "--interval", "36", "--max-new-tokens", "216",
-            "--summary-tokens", "32", "--answer-tokens", "16", "--max-answer-tokens", "16", "--finished-share"]
+            "--summary-tokens", "32", "--forced-answer-tokens", "16", "--written-answer-tokens", "16", "--finished-share"]
 # Tells of each step and block over the file descriptor it is given, at the moment it is done.
 PROGRAM = """
 import os, sys
 from leapgen.engine import Engine
-from leapgen.protocol.group import Group
+from leapgen.protocol.leap import Leap
 from leapgen.terminal.cli import main
 def telling(function, sign):
-    def told(self):
-        result = function(self)
+    def told(self, *arguments):
+        result = function(self, *arguments)
         os.write(int(sys.argv[1]), sign)
         return result
     return told
-Engine.step, Group._end_block = telling(Engine.step, b"s"), telling(Group._end_block, b"b")
+Engine.step, Leap._end_block = telling(Engine.step, b"s"), telling(Leap._end_block, b"b")
 sys.exit(main(sys.argv[2:]))
 """
 STEPS = 300  # a run takes about as many

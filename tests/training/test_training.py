@@ -46,8 +46,8 @@ def answering(leap, *, closing=True):
 def data(tmp_path_factory):
     leap = generator()
     file = tmp_path_factory.mktemp("data") / "responses.jsonl"
-    return file, synthesize(leap, PROBLEMS, file, n=2, leap=LEAP.replace(answer_tokens=24), seed=1, top_k=None, top_p=1.0,
-                            **answering(leap))
+    return file, synthesize(leap, PROBLEMS, file, n=2, leap=LEAP.replace(forced_answer_tokens=24), seed=1, top_k=None,
+                            top_p=1.0, **answering(leap))
 
 
 class TestProblems:
@@ -100,13 +100,14 @@ class TestSynthesis:
     def test_a_summary_that_ran_into_its_limit_is_dropped(self, tmp_path):
         leap = generator()
         with pytest.raises(ValueError, match=r"no response is worth keeping.*2 with a summary that was too long"):
-            synthesize(leap, PROBLEMS[:1], tmp_path / "r.jsonl", n=2, leap=LEAP.replace(answer_tokens=24, summary_tokens=3),
-                       seed=1, top_k=None, top_p=1.0, **answering(leap, closing=False))
+            synthesize(leap, PROBLEMS[:1], tmp_path / "r.jsonl", n=2,
+                       leap=LEAP.replace(forced_answer_tokens=24, summary_tokens=3), seed=1, top_k=None, top_p=1.0,
+                       **answering(leap, closing=False))
         assert (tmp_path / "r.dropped.jsonl").exists()
 
     def test_an_interrupted_run_goes_on_to_the_same_file(self, data, tmp_path, monkeypatch):
         leap, file = generator(), tmp_path / "r.jsonl"
-        settings = {"n": 2, "leap": LEAP.replace(answer_tokens=24), "top_k": None, "top_p": 1.0, **answering(leap)}
+        settings = {"n": 2, "leap": LEAP.replace(forced_answer_tokens=24), "top_k": None, "top_p": 1.0, **answering(leap)}
         calls = []
 
         def failing(problems_done):
@@ -186,7 +187,7 @@ class TestFineTuning:
         problems.write_text(json.dumps([{"problem": "1 + 1?", "answer": "no model says this"}]))
         assert main(["synth", "--problems", str(problems), "--model", str(tmp_path / "run" / "model"), "--n", "2",
                      "--output", str(tmp_path / "r.jsonl"), "--interval", "8", "--max-new-tokens", "16",
-                     "--summary-tokens", "4", "--answer-tokens", "4", "--without-peers"]) == 1
+                     "--summary-tokens", "4", "--forced-answer-tokens", "4", "--without-peers"]) == 1
         assert "no response is worth keeping: 0 of 2" in " ".join(capsys.readouterr().err.split())
 
     @pytest.mark.parametrize(("line", "message"), [

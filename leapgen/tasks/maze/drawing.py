@@ -50,7 +50,7 @@ def draw(maze: Maze, walks: Sequence[Iterable[str]] = ()) -> Text:
     return text
 
 
-def plot(maze: Maze, file: str | os.PathLike, runs: Mapping[str, Sequence[Iterable[str]]] | None = None) -> None:
+def plot(maze: Maze, file: str | os.PathLike[str], runs: Mapping[str, Sequence[Iterable[str]]] | None = None) -> None:
     """Writes the maze as a picture: rays from the start in the middle, one panel for each run.
 
     The more walks of a run went through a passage, the wider it is; their numbers stand at the ends of the corridors.

@@ -70,9 +70,10 @@ class Maze:
         for room in {room for passage in self.passages for room in passage}:
             seen = {room}
             while room != self.start:
-                room = self._way_in.get(room)
-                if room is None or room in seen:
+                before = self._way_in.get(room)
+                if before is None or before in seen:
                     raise ValueError(f"malformed maze: {sorted(seen)[0]!r} cannot be reached from {self.start!r}.")
+                room = before
                 seen.add(room)
 
     @cached_property

@@ -17,8 +17,6 @@ from leapgen.tasks.maze.walk import Report, Walk, asked, labels, numbered
 
 IGNORED = -100  # the label of tokens without loss
 
-Pieces = list[tuple[str, tuple[str, ...]]]
-
 
 @dataclass(frozen=True)
 class Mix:
@@ -93,7 +91,6 @@ class SampleMaker:
                  seed: int | str = 0) -> None:
         self.tokenizer, self.mix, self.prompts = tokenizer, mix or Mix(), prompts or PromptSet()
         self.rng = random.Random(f"samples/{seed}")
-        self.end = tokenizer.convert_tokens_to_ids(END)
 
     def __iter__(self) -> Iterator[Sample]:
         while True:
@@ -114,7 +111,7 @@ class SampleMaker:
                 self._choose_everywhere(sample, walk)
             return sample
         blocks = rng.choices(range(len(mix.blocks)), mix.blocks)[0]
-        limit = rng.randint(*mix.interval) if blocks else None
+        limit = rng.randint(*mix.interval) if blocks else 0
         gap = ""
         for _ in range(blocks):
             if not self._reason(sample, walk, limit, gap):
@@ -131,7 +128,7 @@ class SampleMaker:
             position = maze.solution
         else:
             sample.add(self._encode(f"{self.prompts.forced_answer}\n{THINK_END}{self.prompts.answer_lead}"), False)
-        sample.add([*self._encode(f" {' '.join(position)}}}"), self.end], True)
+        sample.add(self._encode(f" {' '.join(position)}}}{END}"), True)
         return sample
 
     # -- drills: nothing tells which room is asked for, so asking is not learned -------------------------------------
@@ -169,7 +166,8 @@ class SampleMaker:
     # -- parts --------------------------------------------------------------------------------------------------------
 
     def _encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
 
     def _reason(self, sample: Sample, walk: Walk, limit: int, gap: str) -> bool:
         """Whole paragraphs of at most ``limit`` tokens, as a cut leaves them; False if thinking ends before it."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from leapgen.tasks.maze.maze import Maze
 
+Pieces = list[tuple[str, tuple[str, ...]]]  # of text, each with the route to where the walker stands after it
+
 
 @dataclass
 class Report:
@@ -48,7 +50,7 @@ class Walk:
         """What this walker has seen for itself: doors it gave up, and corridors behind the door where it stands."""
         if self.found:
             return Report(route=self.maze.solution)
-        return Report(dead=(*self.dead, *self.tried.get(self.door, ())))
+        return Report(dead=(*self.dead, *(self.tried.get(self.door, ()) if self.door else ())))
 
     def position(self) -> tuple[str, ...]:
         """The route to where the walker stands between two paragraphs."""
@@ -56,18 +58,18 @@ class Walk:
             return self.maze.solution
         return (self.maze.start, self.door) if self.door else (self.maze.start,)
 
-    def paragraph(self) -> list[tuple[str, tuple[str, ...]]]:
-        """The next paragraph, in pieces of text, each with the route to where the walker stands after it."""
-        goal = self.reported_goal()
-        if self.door is None or (goal and goal[0] != self.door):
+    def paragraph(self) -> Pieces:
+        """The next paragraph."""
+        goal, door = self.reported_goal(), self.door
+        if door is None or (goal and goal[0] != door):
             return self._choose_door(goal)
-        without = self.without(self.door)
-        if goal and goal[1] in self.maze.next_rooms(self.door):
-            return self._walk(goal[1], asked(self.maze, self.door, goal=True))
-        left = [room for room in self.maze.next_rooms(self.door) if room not in without]
+        without = self.without(door)
+        if goal and goal[1] in self.maze.next_rooms(door):
+            return self._walk(door, goal[1], asked(self.maze, door, goal=True))
+        left = [room for room in self.maze.next_rooms(door) if room not in without]
         if not left:
-            return self._give_up_door(asked(self.maze, self.door, without))
-        return self._walk(self.rng.choice(left), asked(self.maze, self.door, without))
+            return self._give_up(door, asked(self.maze, door, without))
+        return self._walk(door, self.rng.choice(left), asked(self.maze, door, without))
 
     def without(self, room: str) -> list[str]:
         """Ways out of a room that are not worth trying: given up, tried or, until a recheck, reported dead."""
@@ -82,7 +84,7 @@ class Walk:
                 return route[1], route[2]
         return None
 
-    def _choose_door(self, goal: tuple[str, str] | None) -> list[tuple[str, tuple[str, ...]]]:
+    def _choose_door(self, goal: tuple[str, str] | None) -> Pieces:
         start, without = self.maze.start, self.without(self.maze.start)
         left = [door for door in self.maze.doors if door not in without]
         if not left and not goal:
@@ -91,20 +93,20 @@ class Walk:
                          if set(self.maze.next_rooms(door)) <= set(self.tried.get(door, ()))]
             return [(f"{asked(self.maze, start, without)} nothing left.", (start,)), (" Recheck.", (start,)),
                     ("\n\n", (start,))]
-        self.door = goal[0] if goal else self.rng.choice(left)
+        self.door = door = goal[0] if goal else self.rng.choice(left)
         words = asked(self.maze, start, goal=True) if goal else asked(self.maze, start, without)
-        return [(words, (start,)), (f"{numbered(self.maze, self.door)}.\n\n", (start, self.door))]
+        return [(words, (start,)), (f"{numbered(self.maze, door)}.\n\n", (start, door))]
 
-    def _give_up_door(self, words: str) -> list[tuple[str, tuple[str, ...]]]:
-        start, door = self.maze.start, self.door
+    def _give_up(self, door: str, words: str) -> Pieces:
+        start = self.maze.start
         self.dead.append(door)
         self.door = None
         return [(f"{words} nothing left.", (start, door)), (f" Dead: {labels(self.maze, self.dead)}.", (start,)),
                 ("\n\n", (start,))]
 
-    def _walk(self, room: str, words: str) -> list[tuple[str, tuple[str, ...]]]:
-        door, route = self.door, [self.maze.start, self.door]
-        pieces = [(words, tuple(route))]
+    def _walk(self, door: str, room: str, words: str) -> Pieces:
+        route = [self.maze.start, door]
+        pieces: Pieces = [(words, tuple(route))]
         tried = self.tried.setdefault(door, [])
         tried.append(room)
         while room:
