@@ -28,7 +28,7 @@ docs: setup
 lint: $(VENV)/.linters
 	$(BIN)/ruff check
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/clang-format --dry-run --Werror kernels/csrc/*.cpp kernels/csrc/*.h
+	$(BIN)/clang-format --dry-run --Werror $$(find kernels/csrc -name '*.cpp' -o -name '*.h')
 	$(BIN)/mypy
 
 $(VENV)/.linters: $(VENV)/.installed

@@ -3,13 +3,14 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 
+CSRC = Path("kernels/csrc")
+
 # Plain C++ behind a C interface: no torch at build time. Where no compiler is found, plain torch does the work.
 cpu_kernels = Extension(
     "leapgen_kernels._cpu",
-    sources=["kernels/csrc/sampling.cpp", "kernels/csrc/linear.cpp", "kernels/csrc/paged_attention.cpp",
-             "kernels/csrc/amx_attention.cpp", "kernels/csrc/amx_linear.cpp", "kernels/csrc/layer.cpp"],
-    depends=[f"kernels/csrc/{name}.h" for name in (
-        "activation", "amx", "amx_pack", "amx_products", "amx_store", "amx_tile", "dots", "step", "tile", "vector")],
+    sources=sorted(map(str, CSRC.rglob("*.cpp"))),
+    depends=sorted(map(str, CSRC.rglob("*.h"))),
+    include_dirs=[str(CSRC)],
     language="c++",
     # Sums stay in the order they are written in: a result must not depend on what is computed beside it. Python's own
     # -fwrapv makes the linear layers a third slower, and so does an inner loop that straddles cache lines.
@@ -29,7 +30,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=[*find_packages(include=["leapgen", "leapgen.*"]), "leapgen_kernels"],
+    packages=[*find_packages(include=["leapgen", "leapgen.*"]), *find_packages("kernels")],
     package_dir={"leapgen_kernels": "kernels/leapgen_kernels"},
     ext_modules=[cpu_kernels],
     package_data={"leapgen": ["py.typed", "models/*/*"]},

@@ -11,40 +11,40 @@ import torch
 from torch import Tensor
 
 DTYPES = {torch.float32, torch.bfloat16, torch.float16}
-MIN_ROWS = 16  # what a tensor core multiplies at least
+MIN_ROWS = 16  # the smallest side of a tensor core's product
 
 
 class Launch(NamedTuple):
-    """How the attention kernel is launched: by the registers and shared memory it needs; to be tuned by measuring."""
+    """Launch settings of the attention kernel, bounded by registers and shared memory; to be tuned by measuring."""
 
     rows: int = 64  # of a wide tile, in 16 bits
-    max_columns: int = 64  # keys a program takes at once
-    stages: int = 3  # keys and values in flight, at most
-    waves: int = 8  # programs for each multiprocessor
+    max_columns: int = 64  # keys that a Triton program loads at once, at most
+    stages: int = 3  # loads of keys and values in flight, at most
+    waves: int = 8  # Triton programs for each multiprocessor
 
 
 LAUNCH = Launch()
 
 
 class Tiles(NamedTuple):
-    """A step's attention, cut for the kernels, on one device; ``leapgen.engine.backends.cuda.tiles`` makes the cut."""
+    """A step's attention, cut into tiles on one device by ``leapgen.engine.backends.cuda.tiles``."""
 
-    slots: Tensor  # [tokens] int64: where each token's KV goes; below 0: padding, stored nowhere
+    slots: Tensor  # [tokens] int64: where each token's KV is stored; below 0 is padding, stored nowhere
     positions: Tensor  # [tokens] int32
     part_starts: Tensor  # [tokens + 1] int32: where each token's parts begin
-    pages: Tensor  # int32: the sequences' pages, as the tiles point at them
-    narrow: Tensor  # [tiles, 8] int32, of few rows; the fields as in ``leapgen_kernels.paged``
+    pages: Tensor  # int32: the sequences' pages, to which the tiles point
+    narrow: Tensor  # [tiles, 8] int32: tiles of few rows; ``leapgen_kernels.paged`` describes the fields
     wide: Tensor  # [tiles, 8] int32
-    num_parts: int  # room there must be for parts
+    num_parts: int  # of all tokens
 
 
 class TileShape(NamedTuple):
     """How many rows, (token, head), a tile of a grouped-head layer holds.
 
-    float32 is multiplied without tensor cores, from registers, which hold fewer rows.
+    float32 is multiplied from registers, without tensor cores: its tiles have fewer rows.
     """
 
-    heads: int  # heads of a group that go through the same keys together
+    heads: int  # of a group: they read the same keys
     narrow_rows: int
     wide_rows: int
 
@@ -66,8 +66,10 @@ class TileShape(NamedTuple):
 @lru_cache
 def library() -> ModuleType | None:
     """The kernels, or None where Triton is not installed (it has no wheels outside Linux)."""
-    if find_spec("triton") is None:
-        return None
+    return None if find_spec("triton") is None else _paged()
+
+
+def _paged() -> ModuleType:
     from leapgen_kernels import paged
 
     return paged
@@ -78,7 +80,7 @@ def interpreted() -> bool:
     """Whether Triton's interpreter runs the kernels, on CPU tensors."""
     from triton.runtime import JITFunction
 
-    return not isinstance(library().attend, JITFunction)
+    return not isinstance(_paged().attend, JITFunction)
 
 
 def serves(tensor: Tensor) -> bool:
@@ -87,7 +89,7 @@ def serves(tensor: Tensor) -> bool:
 
 
 def programs(device: torch.device) -> int:
-    """How many programs keep the device busy: some waves of a few on each multiprocessor, so that the end is even."""
+    """How many Triton programs keep the device busy: several waves on each multiprocessor, so that all end together."""
     return LAUNCH.waves * torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
 
 
@@ -111,7 +113,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tens
         with torch.cuda.device(query.device):
             return attend(query, key, value, keys, values, tiles, scaling=scaling, sliding_window=sliding_window,
                           softcap=softcap, sinks=sinks)
-    paged = library()
+    paged = _paged()
     query, key, value = (tensor if tensor.stride(3) == 1 else tensor.contiguous() for tensor in (query, key, value))
     _, heads, tokens, key_dim = query.shape
     page_size, kv_heads, value_dim = values.shape[1:]
@@ -120,7 +122,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tens
         key, value, keys, values, tiles.slots, key.stride(2), key.stride(1), value.stride(2), value.stride(1), kv_heads,
         KEY_DIM=key_dim, VALUE_DIM=value_dim, KEY_BLOCK=_power_of_two(kv_heads * key_dim),
         VALUE_BLOCK=_power_of_two(kv_heads * value_dim))
-    # Uninitialised: a part is read only if its tile wrote it.
+    # Uninitialised: only parts that a tile has written are read.
     sums = query.new_empty(tiles.num_parts, heads, value_dim, dtype=torch.float32)
     tops = query.new_empty(2, tiles.num_parts, heads, dtype=torch.float32)
     key_block, value_block = (max(MIN_ROWS, _power_of_two(dim)) for dim in (key_dim, value_dim))
@@ -142,19 +144,19 @@ def attend(query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tens
 
 
 def _power_of_two(number: int) -> int:
-    """The smallest that is not smaller."""
+    """The smallest power of two that is not below the number."""
     return 1 << (number - 1).bit_length()
 
 
 def _columns(width: int, element_size: int) -> int:
-    """Keys a program takes at once: in 16 bits what shared memory holds three times, in float32 what registers hold."""
+    """Keys that a Triton program loads at once. Shared memory holds three loads in 16 bits, registers one in float32."""
     fit = (24 << 10 if element_size == 2 else 4 << 10) // width
     return max(min(_power_of_two(fit + 1) // 2, LAUNCH.max_columns), MIN_ROWS)
 
 
 def _stages(device: torch.device) -> int:
-    """Keys and values in flight: what fits in a multiprocessor's shared memory."""
+    """Loads of keys and values in flight: as many as fit in a multiprocessor's shared memory."""
     if device.type != "cuda":
         return 1
-    room = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
-    return LAUNCH.stages if room > 160 << 10 else min(LAUNCH.stages, 2)
+    shared_memory = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
+    return LAUNCH.stages if shared_memory > 160 << 10 else min(LAUNCH.stages, 2)

@@ -14,8 +14,8 @@ _LIBRARY.define("linear(Tensor x, Tensor[] weights, Tensor?[] biases) -> Tensor[
 _LIBRARY.impl("paged_attention", cpu.attend, "CPU")
 _LIBRARY.impl("linear", cpu.linear, "CPU")
 
-# Writes the KV pool on the side, and takes the plan's next layer: the plan holds the pool's addresses and whose turn it is.
-# Nobody else reads a layer's part of the pool, and a model's layers run one after the other.
+# A side effect that torch does not see: a call writes its layer's part of the KV pool, whose addresses the plan holds, and
+# advances the plan to the next layer. Nothing else in a graph reads that part, and a model's layers run in order.
 paged_attention = torch.ops.leapgen.paged_attention.default
 linear = torch.ops.leapgen.linear.default
 

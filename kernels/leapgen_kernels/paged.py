@@ -1,12 +1,11 @@
 """Triton kernels over paged KV: the store, attention split along the keys, and the merge of its parts.
 
-Flash-decoding (Dao et al., 2023) on a list of tiles: a tile is some tokens of the flat step and a range of positions
-whose pages all of these tokens see. So a prefix that several sequences share is read for all of them together
-(Hydragen, arXiv 2402.05099), and prefill, decode and mixed steps are one kernel. Softmax is online (Milakov and
-Gimelshein, arXiv 1805.02867), in powers of two; what a tile found of a row is a part, and a row's parts are merged at
-the end.
+Flash-decoding (Dao et al., 2023) on a list of tiles. A tile is a range of the step's tokens and a range of positions whose
+pages all of these tokens share. So a prefix that several sequences share is read once for all of them (Hydragen, arXiv
+2402.05099), and prefill, decode and mixed steps are one kernel. Softmax is online (Milakov and Gimelshein, arXiv
+1805.02867), in powers of two. Each tile leaves a part of a row's softmax; a row's parts are merged at the end.
 
-Importing this needs Triton. With TRITON_INTERPRET=1 in the environment before that, the kernels run on CPU tensors.
+Importing this needs Triton. If TRITON_INTERPRET=1 is in the environment by then, the kernels run on CPU tensors.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
-# A tile, as eight int32: first token, tokens, where its sequence's pages begin in the list of pages, first position,
-# last position + 1, which part of its rows it is. The last two are unused. A tile without tokens is padding.
+# A tile is eight int32: first token, tokens, where its sequence's pages begin in the list of pages, first position, last
+# position + 1, number of its part, and two that are unused. A tile without tokens is padding.
 TILE_FIELDS = tl.constexpr(8)
 
 
 @triton.jit
 def store(key, value, keys, values, slots, key_token, key_head, value_token, value_head, kv_heads,
           KEY_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, KEY_BLOCK: tl.constexpr, VALUE_BLOCK: tl.constexpr):
-    """Keys and values of one token, all heads, into its slot; a slot below 0 is padding's."""
+    """Stores one token's keys and values, of all heads, in its slot; a slot below 0 is padding."""
     token = tl.program_id(0).to(tl.int64)
     slot = tl.load(slots + token)
     if slot >= 0:
@@ -40,7 +39,7 @@ def store(key, value, keys, values, slots, key_token, key_head, value_token, val
 
 @triton.jit
 def dot(left, right, WIDEN: tl.constexpr):
-    """left @ right with float32 sums. The interpreter has no bfloat16 product: there, of widened operands."""
+    """left @ right with float32 sums. WIDEN: of widened operands, as the interpreter has no bfloat16 product."""
     if WIDEN:
         left, right = left.to(tl.float32), right.to(tl.float32)
     return tl.dot(left, right, input_precision="ieee")
@@ -52,12 +51,12 @@ def attend(query, keys, values, pages, tiles, positions, part_starts, sums, tops
            KEY_BLOCK: tl.constexpr, VALUE_BLOCK: tl.constexpr, GROUP: tl.constexpr, HEADS: tl.constexpr,
            ROWS: tl.constexpr, COLUMNS: tl.constexpr, STAGES: tl.constexpr, CAPPED: tl.constexpr,
            WINDOWED: tl.constexpr, WIDEN: tl.constexpr):
-    """One tile, one KV head, and HEADS heads of its group: rows are (token, head), head fastest.
+    """Attends for one tile, one KV head, and HEADS heads of its group; rows are (token, head), head fastest.
 
-    Writes each row's part: the weighted sum of values, the largest score (in powers of two) and the sum of weights.
+    Writes each row's part: the weighted sum of values, the highest score (in powers of two) and the sum of weights.
     """
     head_parts: tl.constexpr = (GROUP + HEADS - 1) // HEADS
-    across = kv_heads * head_parts  # the heads of a tile are neighbours: their keys lie beside each other
+    across = kv_heads * head_parts  # neighbouring programs take the heads of one tile: their keys are neighbours
     tile = tiles + tl.program_id(0) // across * TILE_FIELDS
     kv_head = tl.program_id(0) % across // head_parts
     head_part = tl.program_id(0) % head_parts
@@ -98,7 +97,7 @@ def attend(query, keys, values, pages, tiles, positions, part_starts, sums, tops
                 seen = seen & (at[None, :] > position[:, None] - window)
             score = tl.where(seen, score * LOG2E, float("-inf"))
             higher = tl.maximum(top, tl.max(score, axis=1))
-            level = tl.where(higher == float("-inf"), 0.0, higher)  # nothing seen yet: all weights are 0, not NaN
+            level = tl.where(higher == float("-inf"), 0.0, higher)  # where no key is seen yet, weights are 0, not NaN
             weight = tl.exp2(score - level[:, None])
             shrink = tl.exp2(top - level)
             norm = norm * shrink + tl.sum(weight, axis=1)
@@ -114,7 +113,7 @@ def attend(query, keys, values, pages, tiles, positions, part_starts, sums, tops
 @triton.jit
 def merge(sums, tops, norms, part_starts, sinks, output, heads, VALUE_DIM: tl.constexpr,
           VALUE_BLOCK: tl.constexpr, PARTS: tl.constexpr, SINKS: tl.constexpr):
-    """Parts of one (token, head) become its output; a sink is one more weight without a value. No parts give zeros."""
+    """Merges the parts of one (token, head) to its output; a sink is a weight without a value. No parts give zeros."""
     row = tl.program_id(0).to(tl.int64)
     token, head = row // heads, row % heads
     first, last = tl.load(part_starts + token), tl.load(part_starts + token + 1)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from hypothesis import Phase, assume, example, given, settings
 from hypothesis import strategies as st
 from leapgen_kernels import cpu
+from leapgen_kernels.interface import TILE_DEPTH
 from test_attention import CASES, MIXED, Case, Step
 
 from leapgen.config import EngineConfig, SamplingConfig
@@ -252,7 +253,7 @@ def gated_case(rows, depth, inner, columns, bias, seed):
 def test_gated_layers_are_their_product(dtype, name, rows, depth, steps, columns, bias, gate, threads, seed):
     """Would catch: gate and factor changed over, a tile of what lies between stored in another's place, rows past the last
     one that reach it, activations outside their error."""
-    x, weights, biases = gated_case(rows, depth, cpu.GATED_STEP * steps, columns, bias, seed)
+    x, weights, biases = gated_case(rows, depth, TILE_DEPTH * steps, columns, bias, seed)
     torch.set_num_threads(threads)
     try:
         y = cpu.gated(x, gate, weights, biases, kernel("gated", name))

@@ -10,8 +10,9 @@ import tiny
 import torch
 import torch.nn.functional as F
 from leapgen_kernels import cpu, ops
-from leapgen_kernels import program as programs
-from leapgen_kernels.program import _END, _GATED, Memory, ProgramError, Stack, _lay_out
+from leapgen_kernels.interface import StageKind
+from leapgen_kernels.program import Memory, ProgramError, Stack, stack
+from leapgen_kernels.program.assembly import lay_out
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from leapgen.config import EngineConfig, SamplingConfig
@@ -111,7 +112,7 @@ def kinds_of(program):
     """What each stage of a program is, gated ones with the stages they stand for behind them."""
     code, found = program.code.tolist(), []
     at = 2 + code[1]
-    while code[at] != _END:
+    while code[at] != StageKind.END:
         found.append(code[at])
         at += 2 + code[at + 1]
     return found
@@ -138,7 +139,7 @@ def test_gated_layers_are_one_kernel(name, gated_by_model, monkeypatch):
     expected = logits_of(Engine(exact, EngineConfig(**config, compile=False)))
     own = (logits_of(Engine(rounded, EngineConfig(**config, compile=False, kernels=False))) - expected).pow(2).mean()
     found = logits_of(Engine(rounded, EngineConfig(**config, compile=True)))
-    assert all(kinds_of(program).count(_GATED) == 1 for program, _ in written)
+    assert all(kinds_of(program).count(StageKind.GATED) == 1 for program, _ in written)
     assert 0 < (found - expected).pow(2).mean() <= 1.2 * own
     monkeypatch.delitem(cpu._GATED, torch.bfloat16)
     assert not torch.equal(found, logits_of(Engine(rounded, EngineConfig(**config, compile=True))))
@@ -173,7 +174,7 @@ def test_only_gated_layers_are_taken_for_them(function, inner, gated, gated_by_m
     torch.manual_seed(0)
     module = Gated(function, inner).bfloat16()
     program, nodes = lower(captured(module, torch.randn(1, 7, 32).bfloat16()))
-    assert kinds_of(program).count(_GATED) == gated
+    assert kinds_of(program).count(StageKind.GATED) == gated
     x = torch.randn(1, 5, 32).bfloat16()
     with torch.no_grad():
         found = program(*[eval(node._dynamo_source.name, {"L": {"self": module, "x": x}}) for node in nodes])
@@ -318,7 +319,7 @@ def test_workspace_lives_as_long_as_the_call(monkeypatch):
     module, x, made, alive = Around(OPERATIONS["silu"], 8, 8), torch.randn(1, 7, 8), [], []
     program, nodes = lower(captured(module, x))
     workspace, run_layers = Stack._workspace, cpu.run_layers
-    monkeypatch.setattr(programs, "_KEPT_BYTES", 0)
+    monkeypatch.setattr(stack, "KEPT_BYTES", 0)
     monkeypatch.setattr(Stack, "_workspace", lambda *a: made.append(weakref.ref(one := workspace(*a))) or one)
     monkeypatch.setattr(cpu, "run_layers", lambda *a: alive.append(made[-1]() is not None) or run_layers(*a))
     program(*[eval(node._dynamo_source.name, {"L": {"self": module, "x": x}}) for node in nodes])
@@ -347,7 +348,7 @@ def test_buffers_in_use_together_lie_apart():
         length = torch.randint(0, 8, (12,), generator=generator).tolist()
         width = torch.randint(1, 200, (12,), generator=generator).tolist()
         buffers = [Memory(w, torch.bfloat16, first=f, last=f + n) for w, f, n in zip(width, first, length, strict=True)]
-        offsets, total = _lay_out(buffers)
+        offsets, total = lay_out(buffers)
         for i, (a, begin) in enumerate(zip(buffers, offsets, strict=True)):
             assert begin % 64 == 0 and begin + 2 * a.width <= total
             for b, other in list(zip(buffers, offsets, strict=True))[:i]:

@@ -1,27 +1,28 @@
-// Queries that attention by matrix tiles scores together: how they are gathered, what they carry along, where it goes.
+// Packs: queries that attention by matrix tiles scores together, with their online softmax.
 
 #pragma once
 
-#include "amx.h"
-#include "step.h"
+#include "attention/step.h"
+#include "isa/amx.h"
+#include "isa/scratch.h"
 
 namespace leapgen {
 namespace {
 
 typedef uint16_t Line __attribute__((vector_size(64)));  // 32 bfloat16
 
-// Queries that are scored together, at most kSide: of one KV head, or of several that have few. Column `i * rows + r` of a
-// score tile is row first_row + r of KV head first_head + i.
+// At most kSide queries, of one KV head or of several with few rows. Lane `i * rows + r`, a column of a score tile, is row
+// first_row + r of KV head first_head + i.
 struct Pack {
   int64_t first_head, heads, first_row, rows;
-  uint32_t* query;                     // B tiles [heads][key_steps][kSide pairs][kSide queries][2], 0 for queries of others
-  float* sums;                         // [kSide queries, value_width], dims as `pairs` leaves them
-  alignas(64) float highest[kSide];    // score that weights count from, times log2(e): none is kSlack above it
-  alignas(64) float norms[kSide];      // sum of the weights
+  uint32_t* query;                   // B tiles [heads][key_steps][kSide pairs][kSide queries][2], 0 for other heads' queries
+  float* sums;                       // [kSide queries, value_width], dims in the order of interleave()
+  alignas(64) float highest[kSide];  // the score whose weight is 1, times log2(e); none is kSlack above it
+  alignas(64) float norms[kSide];    // sum of the weights
   alignas(64) int32_t position[kSide];
 };
 
-// What each (KV head, token, head of its group) carries along from task to task, in that order.
+// The online softmax of every row between tasks. Rows are (KV head, token, head of its group), in that order.
 struct State {
   Scratch<float> sums;  // [rows, value_width]
   std::vector<float> highest, norms;
@@ -31,26 +32,29 @@ struct State {
 struct Attention {
   const Step<BFloat16>& step;
   State& state;
-  int64_t key_steps, value_width;  // in tiles: steps of kStep dims; dims, a multiple of kStep
+  int64_t key_steps;    // products of kTileDepth dims in a score
+  int64_t value_width;  // value_dim, rounded up to kTileDepth
 
   Attention(const Step<BFloat16>& step, State& state)
-      : step(step), state(state), key_steps((step.key_dim + kStep - 1) / kStep),
-        value_width((step.value_dim + kStep - 1) / kStep * kStep) {}
+      : step(step),
+        state(state),
+        key_steps((step.key_dim + kTileDepth - 1) / kTileDepth),
+        value_width((step.value_dim + kTileDepth - 1) / kTileDepth * kTileDepth) {}
 
-  bool in_place(int64_t dim) const { return step.plan.page_size % kSide == 0 && dim % kStep == 0; }
+  bool in_place(int64_t dim) const { return step.plan.page_size % kSide == 0 && dim % kTileDepth == 0; }
   int64_t row(int64_t kv_head, int64_t token) const { return (kv_head * step.plan.tokens + token) * step.group(); }
 };
 
 // Scratch memory of a thread.
-struct Room {
+struct Workspace {
   std::vector<Pack> packs;
-  Scratch<uint32_t> query;         // of all packs
+  Scratch<uint32_t> query;  // of all packs
   Scratch<float> sums;
-  Scratch<BFloat16> keys, values;  // [kSide heads, kKeys, width], [kKeys, width]: rows that do not lie as tiles need them
+  Scratch<BFloat16> keys, values;  // [kSide heads, kAmxTileKeys, width], [kAmxTileKeys, width]: copies of rows not in place
   Scratch<uint32_t> pairs;         // a head's values as B tiles [value_width / kSide][kSide pairs][kSide dims][2]
 };
 
-// f(lane, token, head) for each of a pack's queries.
+// Calls f(lane, token, head) for each of a pack's queries.
 template <typename F>
 INLINED void for_each_lane(const Step<BFloat16>& step, const Task& task, const Pack& pack, F f) {
   const int64_t group = step.group();
@@ -71,9 +75,9 @@ FOR_EVERY_CPU void begin_pack(const Attention& a, const Task& task, Pack& pack) 
     pack.position[lane] = static_cast<int32_t>(a.state.position[task.first_token]);
   }
   for_each_lane(step, task, pack, [&](int64_t lane, int64_t token, int64_t head) INLINE {
-    query[lane] = step.query + token * step.query_stride + head * step.query_head_stride;
+    query[lane] = step.query + token * step.strides.query_token + head * step.strides.query_head;
     pack.position[lane] = static_cast<int32_t>(a.state.position[token]);
-    pack.highest[lane] = step.sinks ? std::max(step.sinks[head] * 1.44269504f, kLowest) : kLowest;
+    pack.highest[lane] = step.sinks ? std::max(step.sinks[head] * 1.44269504f, kLowestScore) : kLowestScore;
     pack.norms[lane] = step.sinks ? 1.0f : 0.0f;
   });
   if (task.first) std::memset(pack.sums, 0, pack.heads * pack.rows * a.value_width * sizeof(float));
@@ -85,17 +89,17 @@ FOR_EVERY_CPU void begin_pack(const Attention& a, const Task& task, Pack& pack) 
   }
   uint32_t* tile = pack.query;
   for (int64_t first = 0; first < pack.heads * pack.rows; first += pack.rows) {
-    for (int64_t d = 0; d < step.key_dim; d += kStep, tile += kSide * kSide) {
-      const int64_t there = std::min(kStep, step.key_dim - d);
+    for (int64_t d = 0; d < step.key_dim; d += kTileDepth, tile += kSide * kSide) {
+      const int64_t there = std::min(kTileDepth, step.key_dim - d);
       WideBits pairs[kSide] = {};
       for (int64_t lane = first; lane < first + pack.rows; ++lane) {
-        if (there == kStep) {
+        if (there == kTileDepth) {
           pairs[lane] = load_as<WideBits>(query[lane] + d);
         } else {
           std::memcpy(&pairs[lane], query[lane] + d, there * sizeof(BFloat16));
         }
       }
-      turn(pairs, tile);
+      transpose_pairs(pairs, tile);
     }
   }
 }
@@ -114,14 +118,14 @@ FOR_EVERY_CPU void end_pack(const Attention& a, const Task& task, const Pack& pa
   for_each_lane(step, task, pack, [&](int64_t lane, int64_t token, int64_t head) INLINE {
     const float *sums = pack.sums + lane * a.value_width, inverse = 1.0f / pack.norms[lane];
     BFloat16* out = step.output + (token * step.heads + head) * step.value_dim;
-    for (int64_t d = 0; d < step.value_dim; d += kStep) {
+    for (int64_t d = 0; d < step.value_dim; d += kTileDepth) {
       const auto shorts = [&](const float* from) INLINE {
-        return __builtin_convertvector(rounded<WideInt>(floats_at<Wide>(from) * inverse) >> 16, WideShort);
+        return __builtin_convertvector(rounded<WideInt>(load_floats<Wide>(from) * inverse) >> 16, WideShort);
       };
-      const WideShort low = shorts(sums + d), high = shorts(sums + d + kSide);  // as interleave() has left them
+      const WideShort low = shorts(sums + d), high = shorts(sums + d + kSide);  // in the order of interleave()
       const Line line = __builtin_shufflevector(low, high, 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23, 8, 9, 10,
                                                 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
-      if (d + kStep <= step.value_dim) {
+      if (d + kTileDepth <= step.value_dim) {
         save_all(out + d, line);
       } else {
         std::memcpy(out + d, &line, (step.value_dim - d) * sizeof *out);
@@ -130,25 +134,25 @@ FOR_EVERY_CPU void end_pack(const Attention& a, const Task& task, const Pack& pa
   });
 }
 
-// The packs of a task; `rows` of each KV head.
-void make_packs(const Attention& a, const Task& task, int64_t rows, Room& room) {
+// Makes the packs of a task, with `rows` rows of each KV head.
+void make_packs(const Attention& a, const Task& task, int64_t rows, Workspace& workspace) {
   const int64_t together = std::max<int64_t>(kSide / rows, 1), query_size = together * a.key_steps * kSide * kSide;
-  room.packs.clear();
+  workspace.packs.clear();
   for (int64_t head = task.kv_head; head < task.kv_head + task.kv_heads; head += together) {
     for (int64_t row = 0; row < rows; row += kSide) {
       Pack pack;
       pack.first_head = head, pack.heads = std::min(together, task.kv_head + task.kv_heads - head);
       pack.first_row = row, pack.rows = std::min(kSide, rows - row);
-      room.packs.push_back(pack);
+      workspace.packs.push_back(pack);
     }
   }
-  const size_t count = room.packs.size();
-  if (room.query.size() < count * query_size) room.query.resize(count * query_size);
-  if (room.sums.size() < count * kSide * a.value_width) room.sums.resize(count * kSide * a.value_width);
+  const size_t count = workspace.packs.size();
+  if (workspace.query.size() < count * query_size) workspace.query.resize(count * query_size);
+  if (workspace.sums.size() < count * kSide * a.value_width) workspace.sums.resize(count * kSide * a.value_width);
   for (size_t i = 0; i < count; ++i) {
-    room.packs[i].query = room.query.data() + i * query_size;
-    room.packs[i].sums = room.sums.data() + i * kSide * a.value_width;
-    begin_pack(a, task, room.packs[i]);
+    workspace.packs[i].query = workspace.query.data() + i * query_size;
+    workspace.packs[i].sums = workspace.sums.data() + i * kSide * a.value_width;
+    begin_pack(a, task, workspace.packs[i]);
   }
 }
 

@@ -1,8 +1,8 @@
-// Activation functions, of eight or sixteen floats at a time, made of Portable or Avx512.
+// Activation functions of vectors; Math is Portable or Avx512.
 
 #pragma once
 
-#include "vector.h"
+#include "isa/vector.h"
 
 namespace leapgen {
 
@@ -18,7 +18,7 @@ INLINED V silu(V x) {
 
 template <typename V>
 INLINED V relu(V x) {
-  return x < 0.0f ? copies<V>(0.0f) : x;
+  return x < 0.0f ? broadcast<V>(0.0f) : x;
 }
 
 template <class Math, typename V>
@@ -31,7 +31,7 @@ INLINED V tanh_of(V x) {
 template <class Math, typename V>
 INLINED V erf_of(V x) {
   const V size = x > 0.0f ? x : -x, t = Math::reciprocal(1.0f + 0.3275911f * size);
-  V p = copies<V>(1.061405429f);
+  V p = broadcast<V>(1.061405429f);
   p = p * t - 1.453152027f;
   p = p * t + 1.421413741f;
   p = p * t - 0.284496736f;

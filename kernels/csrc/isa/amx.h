@@ -1,11 +1,12 @@
-// Matrix tiles (AMX): the instructions, and a model of them in software for machines without.
+// Matrix tiles (AMX): the instructions, and a model of them in software for other machines.
 //
-// A tile product sums over pairs: C[i][j] += A[i][2p] B[p][2j] + A[i][2p + 1] B[p][2j + 1], over bfloat16 into float32. Each
-// element is summed in one fixed order, whichever of its factors is in A.
+// A tile product sums pairs of bfloat16 into float32: C[i][j] += A[i][2p] B[p][2j] + A[i][2p + 1] B[p][2j + 1]. Each element
+// is summed in one fixed order, whichever of its factors is in A.
 
 #pragma once
 
-#include "vector.h"
+#include "interface.h"
+#include "isa/math.h"
 
 #if defined(FOR_WIDE_CPUS) && defined(__linux__)
 #include <cpuid.h>
@@ -16,14 +17,14 @@
 
 namespace leapgen {
 
-constexpr int64_t kSide = 16;         // rows of a tile, and columns of C
-constexpr int64_t kStep = 2 * kSide;  // elements along the sum in one tile product
+constexpr int64_t kSide = 16;  // rows of a tile, and columns of C
 constexpr int64_t kTileBytes = kSide * 64;
+static_assert(kTileDepth == 2 * kSide, "a row of A holds kTileDepth bfloat16");
 
-// Registers 0 to 3 and 7 have kSide rows; 4, 5 and 6 as many as begin() is told, which takes less time for fewer.
+// Registers 4, 5 and 6 have as many rows as begin() sets, and take less time for fewer; the others have kSide.
 INLINED constexpr bool narrow(int t) { return t >= 4 && t <= 6; }
 
-// The eight tile registers in software: what the instructions do.
+// The eight tile registers in software.
 struct ModelTiles {
   using Math = Portable;
   alignas(64) unsigned char registers[8][kTileBytes];
@@ -44,14 +45,14 @@ struct ModelTiles {
       std::memcpy(static_cast<char*>(to) + i * stride, registers[T] + 64 * i, 64);
     }
   }
-  // Sixteen pairs, rounded to bfloat16.
+  // Sixteen pairs, each of one lane of `low` and of `high`, rounded to bfloat16.
   static INLINED WideBits pairs(Wide low, Wide high) {
-    return bits_of<WideBits>(rounded<WideInt>(low)) >> 16 | (bits_of<WideBits>(rounded<WideInt>(high)) & 0xffff0000);
+    return bit_cast<WideBits>(rounded<WideInt>(low)) >> 16 | (bit_cast<WideBits>(rounded<WideInt>(high)) & 0xffff0000);
   }
   template <int C, int A, int B> void multiply() {
-    auto* c = reinterpret_cast<float(*)[kSide]>(registers[C]);
-    const auto* a = reinterpret_cast<const BFloat16(*)[kStep]>(registers[A]);
-    const auto* b = reinterpret_cast<const BFloat16(*)[kStep]>(registers[B]);
+    auto* c = reinterpret_cast<float (*)[kSide]>(registers[C]);
+    const auto* a = reinterpret_cast<const BFloat16(*)[kTileDepth]>(registers[A]);
+    const auto* b = reinterpret_cast<const BFloat16(*)[kTileDepth]>(registers[B]);
     for (int64_t i = 0; i < rows_of(C); ++i) {
       for (int64_t p = 0; p < kSide; ++p) {
         for (int64_t j = 0; j < kSide; ++j) {
@@ -62,8 +63,8 @@ struct ModelTiles {
   }
 };
 
-// Rows of a tile become columns.
-INLINED void turn(WideBits v[kSide], uint32_t* to) {
+// Writes the transpose of a tile of pairs.
+INLINED void transpose_pairs(WideBits v[kSide], uint32_t* to) {
   WideBits w[kSide];
 #pragma GCC unroll 8
   for (int i = 0; i < kSide; i += 2) {
@@ -97,7 +98,7 @@ INLINED void turn(WideBits v[kSide], uint32_t* to) {
 }
 
 #ifdef TILES_IN_HARDWARE
-// The instructions, on machines that have x86-64-v4 and bfloat16 besides. Every statement on tiles names memory, so that the
+// The instructions, on machines that also have x86-64-v4 and AVX512-BF16. Every statement clobbers memory, so that the
 // compiler moves no load or store across it.
 struct HardwareTiles {
   using Math = Avx512;
@@ -120,7 +121,7 @@ struct HardwareTiles {
   template <int T> INLINED void load(const void* from, int64_t stride) {
     asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(T) : "memory");
   }
-  // What is read once and should not push the rest out of the first-level cache.
+  // Streaming: what is read once leaves the rest in the first-level cache.
   template <int T> INLINED void load_once(const void* from, int64_t stride) {
     asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(T) : "memory");
   }
@@ -131,15 +132,15 @@ struct HardwareTiles {
     typedef uint16_t Shorts __attribute__((vector_size(64)));
     Shorts both;
     asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(both) : "v"(low), "v"(high));
-    return bits_of<WideBits>(__builtin_shufflevector(both, both, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24,
-                                                     9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31));
+    return bit_cast<WideBits>(__builtin_shufflevector(both, both, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8,
+                                                      24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31));
   }
   template <int C, int A, int B> INLINED void multiply() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B) : "memory");
   }
 };
 
-// Whether processor and kernel have them, and what goes with them; the kernel wants to be asked once a process.
+// Whether the machine has what HardwareTiles needs; asks the operating system's permission to use tiles, once a process.
 inline bool hardware_tiles() {
   static const bool granted = [] {
     unsigned a, b, c, d;
@@ -155,7 +156,7 @@ using HardwareTiles = ModelTiles;
 inline bool hardware_tiles() { return false; }
 #endif
 
-// Runs job.run<Tiles>() with the instructions that go with the tiles.
+// Runs job.run<Tiles>() compiled for the machines that have the tiles.
 template <typename Job>
 FOR_EVERY_CPU void run(ModelTiles&, const Job& job) {
   job.template run<ModelTiles>();

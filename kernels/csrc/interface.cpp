@@ -1,0 +1,9 @@
+#include "interface.h"
+
+#define SHARED(...) #__VA_ARGS__ "\n"
+
+const char* leapgen::leapgen_interface() {
+  return
+#include "shared.h"
+      ;
+}
