@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from leapgen.config import LeapConfig
 from leapgen.pretrained import vocabulary_size
 from leapgen.protocol.chat import Beginning, Messages, Prompt, is_token_ids, prompt_tokens, question_of
-from leapgen.protocol.group import Endings
+from leapgen.protocol.endings import Endings
 from leapgen.protocol.prompts import PromptSet
 from leapgen.protocol.text import Plain, Vocabulary, decode
 

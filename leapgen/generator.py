@@ -16,13 +16,15 @@ from leapgen.engine import Engine
 from leapgen.following import follow
 from leapgen.job import Question
 from leapgen.pretrained import load, name_of, tokenizer_of, vocabulary_size
+from leapgen.protocol.base import Group
 from leapgen.protocol.chat import Beginning, Prompt
-from leapgen.protocol.group import Group
+from leapgen.protocol.leap import Leap
 from leapgen.protocol.prompts import TAGS, PromptSet
+from leapgen.protocol.speaker import Speaker
 from leapgen.protocol.text import Vocabulary
 from leapgen.record.events import StreamEvent
 from leapgen.record.run import LeapOutput
-from leapgen.request import Request, settings
+from leapgen.request import ProtocolFactory, Request, settings
 from leapgen.resuming import OneSaved, Saved, check_made_with, made_with, saved_runs
 from leapgen.session import Run, Session
 from leapgen.stopping import Condition
@@ -49,8 +51,6 @@ class LeapGenerator:
         >>> output = generator.generate("What is 12 * 13?", n=8, interval=512, max_new_tokens=2048)
         >>> output.majority(), output.blocks[0].routes[0]
     """
-
-    group_class: type[Group] = Group  # the protocol; an experiment may put a subclass of it in its place
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, *,
                  engine: EngineConfig | None = None, prompts: PromptSet | None = None) -> None:
@@ -95,22 +95,24 @@ class LeapGenerator:
     @overload
     def generate(self, prompt: Prompt, n: int = 32, *, leap: LeapConfig | bool = True,
                  sampling: SamplingConfig | None = None, seed: int = 0, beginning: Beginning | None = None,
-                 until: Condition | None = None, callback: Callable[[StreamEvent], None] | None = None,
-                 progress: bool | None = None, checkpoint: str | os.PathLike[str] | None = None,
-                 **options: Any) -> LeapOutput: ...
+                 protocol: ProtocolFactory = Leap, until: Condition | None = None,
+                 callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
+                 checkpoint: str | os.PathLike[str] | None = None, **options: Any) -> LeapOutput: ...
 
     @overload
     def generate(self, prompt: Sequence[Prompt], n: int = 32, *, leap: LeapConfig | bool = True,
                  sampling: SamplingConfig | None = None, seed: int = 0,
-                 beginning: Sequence[Beginning | None] | None = None, until: Condition | None = None,
-                 callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
-                 checkpoint: str | os.PathLike[str] | None = None, **options: Any) -> list[LeapOutput]: ...
+                 beginning: Sequence[Beginning | None] | None = None, protocol: ProtocolFactory = Leap,
+                 until: Condition | None = None, callback: Callable[[StreamEvent], None] | None = None,
+                 progress: bool | None = None, checkpoint: str | os.PathLike[str] | None = None,
+                 **options: Any) -> list[LeapOutput]: ...
 
     def generate(self, prompt: Prompt | Sequence[Prompt], n: int = 32, *, leap: LeapConfig | bool = True,
                  sampling: SamplingConfig | None = None, seed: int = 0,
-                 beginning: Beginning | Sequence[Beginning | None] | None = None, until: Condition | None = None,
-                 callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
-                 checkpoint: str | os.PathLike[str] | None = None, **options: Any) -> LeapOutput | list[LeapOutput]:
+                 beginning: Beginning | Sequence[Beginning | None] | None = None, protocol: ProtocolFactory = Leap,
+                 until: Condition | None = None, callback: Callable[[StreamEvent], None] | None = None,
+                 progress: bool | None = None, checkpoint: str | os.PathLike[str] | None = None,
+                 **options: Any) -> LeapOutput | list[LeapOutput]:
         """Runs n paths on a question, or on each of several questions side by side.
 
         Args:
@@ -123,6 +125,7 @@ class LeapGenerator:
             seed: of the random streams; of several equal prompts each next one gets the next seed.
             beginning: reasoning that all paths go on from (section 2.1 of the paper), as text or token ids; for a list of
                 prompts, a list of as many (None for none). It counts to the budget and to the interval.
+            protocol: how the paths work together: a subclass of ``leapgen.protocol.base.Protocol``, or what makes one.
             until: a condition of ``leapgen.stopping``, or a callable that gets a ``Progress``, asked after every step; a
                 question stops where it holds, and keeps what there is.
             callback: called with every event, as ``stream`` yields them.
@@ -140,34 +143,36 @@ class LeapGenerator:
             GenerationFailed: an error during the run; carries the outputs so far.
             GenerationInterrupted: Ctrl-C; carries the outputs so far.
         """
-        request = Request.checked(prompt, beginning, n, seed, *self.settings(leap, sampling, options), until)
+        configs = self.settings(leap, sampling, options)
+        request = Request.checked(prompt, beginning, n, seed, *configs, protocol, until)
         outputs = follow(self._run(request), callback, progress, checkpoint, request.several)
         return outputs if request.several else outputs[0]
 
     def stream(self, prompt: Prompt | Sequence[Prompt], n: int = 32, *, leap: LeapConfig | bool = True,
                sampling: SamplingConfig | None = None, seed: int = 0,
-               beginning: Beginning | Sequence[Beginning | None] | None = None, until: Condition | None = None,
-               **options: Any) -> Run:
+               beginning: Beginning | Sequence[Beginning | None] | None = None, protocol: ProtocolFactory = Leap,
+               until: Condition | None = None, **options: Any) -> Run:
         """As ``generate``, yielding events as they come: tokens, segments, cuts, blocks, finished paths and outputs.
 
         Inputs are checked when this is called, not when the first event is asked for. The run can be stopped, closed, and
         asked for its outputs while it goes on.
         """
-        return self._run(Request.checked(prompt, beginning, n, seed, *self.settings(leap, sampling, options), until))
+        configs = self.settings(leap, sampling, options)
+        return self._run(Request.checked(prompt, beginning, n, seed, *configs, protocol, until))
 
     @overload
     def resume(self, output: Saved, *, leap: LeapConfig | None = None, sampling: SamplingConfig | None = None,
-               check: bool = True, callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
-               checkpoint: str | os.PathLike[str] | None = None) -> LeapOutput: ...
+               protocol: ProtocolFactory = Leap, check: bool = True, callback: Callable[[StreamEvent], None] | None = None,
+               progress: bool | None = None, checkpoint: str | os.PathLike[str] | None = None) -> LeapOutput: ...
 
     @overload
     def resume(self, output: list[OneSaved] | tuple[OneSaved, ...], *, leap: LeapConfig | None = None,
-               sampling: SamplingConfig | None = None, check: bool = True,
+               sampling: SamplingConfig | None = None, protocol: ProtocolFactory = Leap, check: bool = True,
                callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
                checkpoint: str | os.PathLike[str] | None = None) -> list[LeapOutput]: ...
 
     def resume(self, output: Saved | Sequence[Saved], *, leap: LeapConfig | None = None,
-               sampling: SamplingConfig | None = None, check: bool = True,
+               sampling: SamplingConfig | None = None, protocol: ProtocolFactory = Leap, check: bool = True,
                callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
                checkpoint: str | os.PathLike[str] | None = None) -> LeapOutput | list[LeapOutput]:
         """Goes on with an interrupted run from where it stopped; the tokens are those of a run never interrupted.
@@ -176,6 +181,7 @@ class LeapGenerator:
             output: a run, or the file it was saved in; or a list of these, to go on side by side.
             leap, sampling: settings come from the output; if it was run with callables of yours (similarity, router,
                 processors), which a file cannot hold, give the configs again.
+            protocol: that of the run, where it was not LeaP.
             check: refuse a model that is not the one the run was made with; False goes on with this one.
             callback, progress, checkpoint: as for ``generate``.
 
@@ -183,18 +189,19 @@ class LeapGenerator:
             ValueError: another model, dtype or context made the run, or it has settings that a file cannot hold.
             GenerationFailed, GenerationInterrupted: as for ``generate``.
         """
-        run = self.resume_stream(output, leap=leap, sampling=sampling, check=check)
+        run = self.resume_stream(output, leap=leap, sampling=sampling, protocol=protocol, check=check)
         several = isinstance(output, (list, tuple))
         outputs = follow(run, callback, progress, checkpoint, several)
         return outputs if several else outputs[0]
 
     def resume_stream(self, output: Saved | Sequence[Saved], *, leap: LeapConfig | None = None,
-                      sampling: SamplingConfig | None = None, check: bool = True) -> Run:
+                      sampling: SamplingConfig | None = None, protocol: ProtocolFactory = Leap,
+                      check: bool = True) -> Run:
         """As ``resume``, yielding events; the first are the segments that the paths already have."""
         outputs = saved_runs(output)
         with self._session.turn():
             self.engine.refresh()
-            return self._session.run([self._resumed(one, index, leap, sampling, check)
+            return self._session.run([self._resumed(one, index, leap, sampling, protocol, check)
                                       for index, one in enumerate(outputs)])
 
     def settings(self, leap: LeapConfig | bool = True, sampling: SamplingConfig | None = None,
@@ -219,35 +226,36 @@ class LeapGenerator:
             return self._session.run(self._questions(request), request.until)
 
     def _questions(self, request: Request) -> list[Question]:
-        leap, sampling, prompts, encoder = request.leap, request.sampling, self.prompts, self._encoder
+        leap, encoder = request.leap, self._encoder
         endings, seen, questions = encoder.endings(leap), Counter[tuple[int, ...]](), []
         for index, (prompt, beginning) in enumerate(zip(request.prompts, request.beginnings, strict=True)):
-            tokens = encoder.prompt(prompt, leap, prompts, endings)
-            seed = request.seed + seen[tuple(tokens)]
-            seen[tuple(tokens)] += 1
-            group = self.group_class(self.engine, self.vocabulary, endings, prompts, leap, sampling, tokens, request.n, seed,
-                                     index, encoder.beginning(beginning, tokens, leap, endings))
-            group.check_room()
-            questions.append(Question(group, self._output(encoder.question(prompt), seed, leap, sampling, prompts)))
+            tokens = tuple(encoder.prompt(prompt, leap, self.prompts, endings))
+            speaker = Speaker(self.engine, self.vocabulary, self.prompts, endings, leap, request.sampling, tokens)
+            group = Group(speaker, request.protocol, request.n, request.seed + seen[tokens], index,
+                          encoder.beginning(beginning, tokens, leap, endings))
+            seen[tokens] += 1
+            group.protocol.check()
+            questions.append(Question(group, self._output(encoder.question(prompt), group)))
         return questions
 
     def _resumed(self, output: LeapOutput, index: int, leap: LeapConfig | None, sampling: SamplingConfig | None,
-                 check: bool) -> Question:
+                 protocol: ProtocolFactory, check: bool) -> Question:
         leap = leap or config_from(LeapConfig, output.leap, "leap")
         sampling = sampling or config_from(SamplingConfig, output.sampling, "sampling")
         stated = output.made_with.get("prompts")
         prompts = PromptSet(**stated) if stated else self.prompts
-        fresh = self._output(output.question, output.seed, leap, sampling, prompts)
-        if check:
-            check_made_with(output.made_with, fresh.made_with)
         prompt, *after = output.paths[0].segments
         beginning = after[0].token_ids if after and after[0].kind == "beginning" else ()
-        group = self.group_class(self.engine, self.vocabulary, self._encoder.endings(leap), prompts, leap, sampling,
-                                 prompt.token_ids, len(output.paths), output.seed, index, beginning)
+        speaker = Speaker(self.engine, self.vocabulary, prompts, self._encoder.endings(leap), leap, sampling,
+                          tuple(prompt.token_ids))
+        group = Group(speaker, protocol, len(output.paths), output.seed, index, beginning)
+        fresh = self._output(output.question, group)
+        if check:
+            check_made_with(output.made_with, fresh.made_with)
         return Question(group, fresh, output)
 
-    def _output(self, question: str, seed: int, leap: LeapConfig, sampling: SamplingConfig,
-                prompts: PromptSet) -> LeapOutput:
+    def _output(self, question: str, group: Group) -> LeapOutput:
         """The output of a question before its first step."""
-        return LeapOutput(question=question, paths=[], seed=seed, model=self.name, leap=plain_values(leap),
-                          sampling=plain_values(sampling), made_with=made_with(self.model, self.engine, prompts))
+        return LeapOutput(question=question, paths=[], seed=group.seed, model=self.name,
+                          leap=plain_values(group.speaker.config), sampling=plain_values(group.speaker.sampling),
+                          made_with=made_with(self.model, group))

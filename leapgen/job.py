@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from leapgen.engine import Event
 from leapgen.failures import GenerationFailed, GenerationInterrupted
-from leapgen.protocol.group import Group
+from leapgen.protocol.base import Group
 from leapgen.protocol.prompts import warn_of_example
 from leapgen.record.events import OutputEvent, StreamEvent
 from leapgen.record.run import LeapOutput
@@ -25,14 +25,16 @@ class Question:
 
     def start(self) -> list[StreamEvent]:
         self.began = time.perf_counter()
-        return [*self.group.start(*((self.earlier.paths, self.earlier.blocks) if self.earlier else ()))]
+        if self.earlier is None:
+            return [*self.group.start()]
+        return [*self.group.start(self.earlier.paths, self.earlier.blocks, self.earlier.state)]
 
     def fill(self, unfinished: str) -> None:
         """Brings the output up to date; paths that have not ended get ``unfinished`` as their finish reason."""
         if self.open:
             self.output.paths = self.group.outputs(unfinished)
             self.output.blocks, self.output.ledger = list(self.group.blocks), self.group.ledger
-            self.output.finished = self.group.done
+            self.output.state, self.output.finished = self.group.protocol.state(), self.group.done
 
     def end(self, unfinished: str) -> list[StreamEvent]:
         """Frees the pages and says what there is."""
@@ -41,14 +43,14 @@ class Question:
         self.fill(unfinished)
         self.open = False
         self.group.close()
-        if self.group.leap.explain:
-            warn_of_example(self.output.majority(), self.group.prompts)
+        if self.group.speaker.config.explain:
+            warn_of_example(self.output.majority(), self.group.speaker.prompts)
         return [OutputEvent(self.group.question, self.output)]
 
     def progress(self) -> Progress:
         group = self.group
         return Progress(time.perf_counter() - self.began, group.ledger.decoded, len(group.blocks),
-                        [path.answer for path in group.paths if path.stage == "finished"], len(group.paths))
+                        [path.answer_found for path in group.paths if path.stage == "finished"], len(group.paths))
 
 
 class Job:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,11 @@ import torch
 from transformers import GenerationConfig
 
 from leapgen.config import LeapConfig, SamplingConfig, split_options
+from leapgen.protocol.base import Group, Protocol
 from leapgen.protocol.chat import Beginning, Prompt, parse, parse_beginnings
 from leapgen.stopping import Condition
+
+ProtocolFactory = Callable[[Group], Protocol]
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Request:
         beginnings: what the paths of each prompt go on from; None for nothing.
         several: whether the prompts came as a list.
         seed: of the random streams.
+        protocol: makes the protocol of a question's group.
         until: when to stop a question early.
     """
 
@@ -34,11 +38,13 @@ class Request:
     seed: int
     leap: LeapConfig
     sampling: SamplingConfig
+    protocol: ProtocolFactory
     until: Condition | None = None
 
     @classmethod
     def checked(cls, prompt: Prompt | Sequence[Prompt], beginning: Beginning | Sequence[Beginning | None] | None, n: int,
-                seed: int, leap: LeapConfig, sampling: SamplingConfig, until: Condition | None) -> Request:
+                seed: int, leap: LeapConfig, sampling: SamplingConfig, protocol: ProtocolFactory,
+                until: Condition | None) -> Request:
         """A request as ``LeapGenerator.generate`` takes its arguments; numbers may be those of other libraries.
 
         Raises:
@@ -52,7 +58,7 @@ class Request:
             raise TypeError(f"until must be a stop condition, such as leapgen.stopping.consensus(0.5), not {until!r:.80}.")
         prompts, several = parse(_without_tensor(prompt))
         beginnings = parse_beginnings(beginning, len(prompts) if several else None)
-        return cls(prompts, beginnings, several, int(n), int(seed), leap, sampling, until)
+        return cls(prompts, beginnings, several, int(n), int(seed), leap, sampling, protocol, until)
 
 
 def settings(leap: LeapConfig | bool, sampling: SamplingConfig | None, options: Mapping[str, Any],

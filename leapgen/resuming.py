@@ -8,16 +8,15 @@ from typing import Any, TypeVar
 
 from transformers import PreTrainedModel
 
-from leapgen.engine import Engine
 from leapgen.engine.model.identity import weights_digest
 from leapgen.options import plain_values
-from leapgen.protocol.prompts import PromptSet
+from leapgen.protocol.base import Group
 from leapgen.record.run import LeapOutput
 
 Saved = LeapOutput | str | os.PathLike[str]  # a run, or the file it was saved in
 OneSaved = TypeVar("OneSaved", bound=Saved)
 DECIDING = {"dtype": "the model's dtype", "context_length": "positions a path may have (EngineConfig, KV pool)",
-            "weights": "the model's weights"}
+            "weights": "the model's weights", "protocol": "the protocol"}
 
 
 def saved_runs(output: Saved | Sequence[Saved]) -> list[LeapOutput]:
@@ -37,10 +36,12 @@ def _loaded(output: object) -> LeapOutput:
     return output
 
 
-def made_with(model: PreTrainedModel, engine: Engine, prompts: PromptSet) -> dict[str, Any]:
-    """What decides about a run's tokens besides its settings, as JSON values."""
-    return {"dtype": str(model.dtype).removeprefix("torch."), "context_length": engine.context_length,
-            "weights": weights_digest(model), "engine": plain_values(engine.config), "prompts": plain_values(prompts)}
+def made_with(model: PreTrainedModel, group: Group) -> dict[str, Any]:
+    """What decides about a question's tokens besides its settings, as JSON values."""
+    speaker = group.speaker
+    return {"dtype": str(model.dtype).removeprefix("torch."), "context_length": speaker.engine.context_length,
+            "protocol": group.protocol.name, "weights": weights_digest(model),
+            "engine": plain_values(speaker.engine.config), "prompts": plain_values(speaker.prompts)}
 
 
 def check_made_with(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -14,7 +14,6 @@ from leapgen.engine.model.support import eval_mode
 from leapgen.failures import GenerationInterrupted
 from leapgen.interrupts import Deferred
 from leapgen.job import Job, Question
-from leapgen.protocol.group import Group
 from leapgen.record.events import StreamEvent
 from leapgen.record.run import LeapOutput
 from leapgen.stopping import Condition
@@ -101,7 +100,7 @@ class Session:
     def __init__(self, model: PreTrainedModel, engine: Engine) -> None:
         self._model, self._engine = model, engine
         self._jobs: list[Job] = []
-        self._homes: dict[Group, tuple[Job, Question]] = {}
+        self._homes: dict[object, tuple[Job, Question]] = {}  # of paths
         self._changed = threading.Condition()
         self._owner: int | None = None  # the thread whose turn it is
         self._eval = ExitStack()
@@ -153,7 +152,7 @@ class Session:
                 job.end(job.ending)
         if any(job.ended for job in self._jobs):
             self._jobs = [job for job in self._jobs if not job.ended]
-            self._homes = {group: home for group, home in self._homes.items() if not home[0].ended}
+            self._homes = {path: home for path, home in self._homes.items() if not home[0].ended}
             if not self._jobs:
                 self._eval.close()
 
@@ -171,7 +170,7 @@ class Session:
         if not self._jobs:
             self._eval.enter_context(eval_mode(self._model))
         self._jobs.append(job)
-        self._homes |= {question.group: (job, question) for question in job.questions}
+        self._homes |= {path: (job, question) for question in job.questions for path in question.group.paths}
         try:
             job.start()
         except BaseException as error:
@@ -182,13 +181,12 @@ class Session:
             events = self._engine.step()
         except BaseException as error:  # no sequence has changed
             concerned: Sequence | None = getattr(error, "sequence", None)
-            for job in self._jobs if concerned is None else [self._home(concerned)[0]]:
+            for job in self._jobs if concerned is None else [self._homes[concerned.owner][0]]:
                 job.fail(error)
             return
-        self._attribute_time()
         questions: dict[tuple[Job, Question], list[Event]] = {}
         for event in events:
-            questions.setdefault(self._home(event.sequence), []).append(event)
+            questions.setdefault(self._homes[event.sequence.owner], []).append(event)
         for (job, question), own in questions.items():
             if question.open:
                 try:
@@ -198,15 +196,3 @@ class Session:
         if not events and not self._engine.last_step:
             for job in self._jobs:
                 job.fail(RuntimeError("no path can go on, and not all have ended"))
-
-    def _home(self, sequence: Sequence) -> tuple[Job, Question]:
-        return self._homes[sequence.owner.group]
-
-    def _attribute_time(self) -> None:
-        """Shares the step's time out over what its tokens were for."""
-        chunks = self._engine.last_step
-        total = sum(chunk.end - chunk.start for chunk in chunks)
-        for chunk in chunks:
-            sequence, count = chunk.sequence, chunk.end - chunk.start
-            phase, seconds = sequence.owner.group.phase(sequence, chunk.start, count), sequence.ledger.seconds
-            seconds[phase] = seconds.get(phase, 0.0) + self._engine.last_step_seconds * count / total

@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,8 @@ from transformers import AutoModelForCausalLM
 from leapgen import EngineConfig, LeapConfig, LeapGenerator, LeapOutput
 from leapgen.evaluation.metrics import at_equal_cost, estimate, pass_at
 from leapgen.evaluation.placebos import OwnSummary, Scrambled, Strangers
-from leapgen.protocol.group import Group
+from leapgen.protocol.base import Group, Protocol
+from leapgen.protocol.leap import Leap
 from leapgen.record.files import save_json
 from leapgen.record.run import PathOutput
 from leapgen.tasks.maze.drawing import walked
@@ -33,8 +36,7 @@ from leapgen.tasks.maze.tokenizer import build_tokenizer
 SPENT = ("own", "trigger", "summary", "comment", "forced", "answer")  # every token after the prompt
 
 
-class ScrambledRooms(Scrambled):
-    words = re.compile(rf"(?<= )(?:{'|'.join(NAMES)})\b")
+ROOMS = re.compile(rf"(?<= )(?:{'|'.join(NAMES)})\b")
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Arm:
     """One way to answer: changes to LeaP's settings, a placebo in its place, another model."""
 
     leap: dict = field(default_factory=dict)
-    group: type[Group] = Group
+    protocol: Callable[[Group], Protocol] = Leap
     model: str = "model"
     longer: int = 1  # times the budget
 
@@ -52,9 +54,9 @@ ARMS = {
     "independent": Arm(ALONE),
     "long": Arm(ALONE, longer=3),  # what baselines of equal cost are cut from
     "leap": Arm(),
-    "own": Arm(group=OwnSummary),
-    "stranger": Arm(group=Strangers),
-    "scrambled": Arm(group=ScrambledRooms),
+    "own": Arm(protocol=OwnSummary),
+    "stranger": Arm(protocol=Strangers),
+    "scrambled": Arm(protocol=partial(Scrambled, words=ROOMS)),
     "published": Arm({"finished_share": False}),
     **{f"router-{router}": Arm({"router": router}) for router in ("clustered", "hybrid", "random")},
     **{f"peers-{k}": Arm({"top_k_peers": k}) for k in (1, 2, 8)},
@@ -151,15 +153,12 @@ def run(generator: LeapGenerator, mazes: list[Maze], leap: LeapConfig, n: int, s
 def run_arm(generator: LeapGenerator, arm: Arm, mazes: list[Maze], settings: Settings, seed: int,
             summaries: Path) -> list[LeapOutput]:
     """``summaries``: where LeaP's are kept, for the strangers to speak."""
-    group = arm.group
-    if group is Strangers:
+    protocol = arm.protocol
+    if protocol is Strangers:
         bank = {tuple(prompt): blocks for prompt, blocks in json.loads(summaries.read_text())}
-        group = type("OthersSummaries", (Strangers,), {"bank": bank})
-    generator.group_class = group
-    try:
-        outputs = run(generator, mazes, settings.leap(arm.leap, arm.longer), settings.paths, seed, **settings.sampling)
-    finally:
-        generator.group_class = Group
+        protocol = partial(Strangers, bank=bank)
+    outputs = run(generator, mazes, settings.leap(arm.leap, arm.longer), settings.paths, seed, protocol=protocol,
+                  **settings.sampling)
     if arm == ARMS["leap"]:
         save_json([[output.paths[0].segments[0].token_ids,
                     [[summary.text for summary in block.summaries.values() if summary.text] for block in output.blocks]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
 from typing import Literal
@@ -10,13 +11,14 @@ from typing import Literal
 from transformers import PreTrainedModel
 
 from leapgen.config import EngineConfig, SamplingConfig
+from leapgen.engine.memory.holding import Holding
 from leapgen.engine.memory.pages import PagePool
 from leapgen.engine.model.fingerprint import ModelChangedError
 from leapgen.engine.runner import Runner
 from leapgen.engine.sampling.host import NonFiniteLogitsError, Sampled
 from leapgen.engine.sampling.random import Stream
 from leapgen.engine.scheduler import Chunk, Scheduler
-from leapgen.engine.sequence import Draw, Sequence, no_pages
+from leapgen.engine.sequence import Draw, Phases, Sequence
 from leapgen.engine.speculation import Drafter
 from leapgen.engine.states import States
 from leapgen.record.ledger import Ledger
@@ -60,7 +62,6 @@ class Engine:
     def __init__(self, model: PreTrainedModel, config: EngineConfig | None = None) -> None:
         self.config = config or EngineConfig()
         self.last_step: list[Chunk] = []  # what the newest step computed
-        self.last_step_seconds = 0.0
         self._live: dict[int, Sequence] = {}  # oldest first
         self._next_id = 0
         self._states = States(model, self.config)
@@ -96,15 +97,14 @@ class Engine:
                 most = DRAFT_TOKENS if runner.fast is not None else 0
             self.drafter = Drafter(most) if most else None
             self.pool = PagePool(runner.cache.num_pages, self.config.page_size)
-            self.scheduler = Scheduler(self.pool, self.config.max_step_tokens, self.config.max_batch_size,
-                                       runner.cache.copy_page, self.drafter)
+            self.scheduler = Scheduler(self.pool, self.config.max_step_tokens, self.config.max_batch_size, self.drafter)
         self.context_length = min(runner.context_length, self.pool.num_pages * self.config.page_size)
 
     # -- the five verbs ---------------------------------------------------------------------------------------------
 
     def add(self, tokens: Tokens[int], sampling: SamplingConfig | None = None, *, stream: Stream = Stream(),
-            limit: int | None = None, stop_tokens: Tokens[int] | frozenset[int] = (), min_length: int = 0,
-            ledger: Ledger | None = None) -> Sequence:
+            limit: int | None = None, stop_tokens: Collection[int] = (), min_length: int = 0, ledger: Ledger | None = None,
+            owner: object = None, phase: str = "prompt", then: str = "decode") -> Sequence:
         """A new sequence; its tokens are prefilled by the next steps.
 
         Args:
@@ -113,6 +113,8 @@ class Engine:
             stop_tokens: ids that end sampling; the stop token itself stays in the sequence.
             min_length: no stop token is sampled while the sequence has fewer tokens.
             ledger: where this sequence and its forks are counted.
+            owner: whatever is to be found again from an event.
+            phase, then: what the tokens are for, and what those sampled after them: ``Ledger.seconds`` goes by it.
 
         Raises:
             ValueError: no tokens, an id outside the vocabulary, or more tokens than the context.
@@ -123,13 +125,16 @@ class Engine:
         if not tokens:
             raise ValueError("tokens is empty: a sequence needs at least one token.")
         self._check_tokens(tokens, len(tokens))
+        phases = Phases([0], [phase])
+        phases.set(len(tokens), then)
         sequence = Sequence(
             id=self._next_id, family=self._next_id, tokens=tokens, sampled=bytearray(len(tokens)),
             sampling=sampling or SamplingConfig(), stream=stream, limit=self._limit(limit),
-            stop_tokens=frozenset(stop_tokens), min_length=min_length, ledger=ledger or Ledger())
+            stop_tokens=frozenset(stop_tokens), min_length=min_length, ledger=ledger or Ledger(),
+            holding=Holding(self.pool, self.runner.cache.copy_page), phases=phases, owner=owner)
         return self._enter(sequence)
 
-    def fork(self, sequence: Sequence, *, stream: Stream | None = None) -> Sequence:
+    def fork(self, sequence: Sequence, *, stream: Stream | None = None, owner: object = None) -> Sequence:
         """A twin that shares every page; nothing is copied until one of the two writes into a page they share.
 
         Tokens of the original that are still to be computed are computed once for both. Give the twin a ``stream`` of
@@ -141,9 +146,8 @@ class Engine:
             id=self._next_id, family=sequence.family, tokens=list(sequence.tokens), sampled=bytearray(sequence.sampled),
             sampling=sequence.sampling, stream=stream or sequence.stream, limit=sequence.limit,
             stop_tokens=sequence.stop_tokens, min_length=sequence.min_length, ledger=sequence.ledger,
-            active=sequence.active, num_computed=sequence.num_computed, num_lost=sequence.num_lost,
-            pages=sequence.pages[:], num_entered=sequence.num_entered)
-        self.pool.share(twin.pages)
+            holding=sequence.holding.fork(), phases=sequence.phases.copy(), owner=owner, active=sequence.active,
+            num_lost=sequence.num_lost, num_entered=sequence.num_entered)
         twin.ledger.forks += 1
         twin.ledger.reused += twin.num_computed
         if sequence.leader is not None:
@@ -152,8 +156,17 @@ class Engine:
             self._follow(twin, sequence, len(sequence))
         return self._enter(twin)
 
-    def extend(self, sequence: Sequence, tokens: Tokens[int] = (), *, limit: int | None = None) -> None:
+    def extend(self, sequence: Sequence, tokens: Tokens[int] = (), *, limit: int | None = None,
+               sampling: SamplingConfig | None = None, stream: Stream | None = None,
+               stop_tokens: Collection[int] | None = None, min_length: int | None = None, phase: str | None = None,
+               then: str | None = None) -> None:
         """Appends forced tokens (only these are prefilled) and lets the sequence go on to ``limit``.
+
+        Args:
+            limit: as for ``add``; without one, to the end of the context.
+            sampling, stream, stop_tokens, min_length: as for ``add``; None keeps what the sequence has.
+            phase: what ``tokens`` are for; None is what was sampled before them.
+            then: what is sampled after them is for; None is what was sampled before.
 
         Raises:
             ValueError: an id outside the vocabulary, or more tokens than the context.
@@ -162,9 +175,18 @@ class Engine:
         tokens = list(tokens)
         self._check_tokens(tokens, len(sequence) + len(tokens))
         self._forget_ahead(sequence)
+        before = sequence.phases.newest()
+        sequence.phases.set(len(sequence), phase or before)
         sequence.tokens.extend(tokens)
+        sequence.phases.set(len(sequence), then or before)
         sequence.sampled.extend(bytes(len(tokens)))
         sequence.limit = self._limit(limit)
+        sequence.sampling = sampling or sequence.sampling
+        sequence.stream = stream or sequence.stream
+        if stop_tokens is not None:
+            sequence.stop_tokens = frozenset(stop_tokens)
+        if min_length is not None:
+            sequence.min_length = min_length
         sequence.ledger.injected += len(tokens)
         forced_tail = sequence.num_computed < len(sequence) and not sequence.sampled[-1]
         if forced_tail or len(sequence) < sequence.limit:
@@ -190,12 +212,10 @@ class Engine:
             sequence.shared_length = min(sequence.shared_length, length)
         del sequence.tokens[length:]
         del sequence.sampled[length:]
-        sequence.num_computed = min(sequence.num_computed, length)
+        sequence.phases.crop(length)
+        sequence.holding.crop(length)
         sequence.num_lost = min(sequence.num_lost, length)
         sequence.num_entered = min(sequence.num_entered, length)
-        keep = self.pool.pages_for(sequence.num_computed)
-        self.pool.release(sequence.pages[keep:])
-        del sequence.pages[keep:]
         self.pause(sequence)
 
     def release(self, sequence: Sequence) -> None:
@@ -205,8 +225,7 @@ class Engine:
         self._forget_ahead(sequence)
         self._dismiss_followers(sequence)
         self._unfollow(sequence)
-        self.pool.release(sequence.pages)
-        sequence.pages = no_pages()
+        sequence.holding.release()
         sequence.active, sequence.released = False, True
         del self._live[sequence.id]
 
@@ -235,10 +254,10 @@ class Engine:
             ModelChangedError: the model can no longer go on with live sequences, which it has computed as it was.
             PoolTooSmallError: the pool cannot hold the oldest runnable sequence.
         """
-        began = time.perf_counter()
         if events := self._hand_out():
-            self.last_step, self.last_step_seconds = [], time.perf_counter() - began
+            self.last_step = []
             return events
+        began = time.perf_counter()
         chunks = self.scheduler.schedule(self._live.values())
         self.last_step = chunks
         if not chunks:
@@ -260,10 +279,11 @@ class Engine:
             for (_, sequence), *draw in zip((row for chunk in chunks for row in chunk.samples), *sampled, strict=True):
                 draws.setdefault(sequence, []).append(Draw(*draw))
             events += [self._accept(sequence, drawn) for sequence, drawn in draws.items()]
-        self.last_step_seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        _account(chunks, seconds)
         if self.drafter is not None and all(chunk.end - chunk.start == 1 for chunk in chunks):
             self.drafter.times.observe(len(chunks), sum(chunk.end for chunk in chunks),
-                                       sum(len(chunk.sequence.drafts) for chunk in chunks), self.last_step_seconds)
+                                       sum(len(chunk.sequence.drafts) for chunk in chunks), seconds)
         return events
 
     def _run(self, chunks: list[Chunk]) -> Sampled | None:
@@ -281,10 +301,8 @@ class Engine:
         """The next token of each sequence that an earlier step drew more of."""
         events = []
         for sequence in self._live.values():
-            if sequence.ahead and sequence.ahead_by != sequence.drawn_by:
-                self._forget_ahead(sequence)
             if sequence.ahead:
-                sequence.num_computed += 1
+                sequence.holding.length += 1
                 sequence.ledger.computed += 1
                 sequence.ledger.accepted += 1
                 events.append(self._append(sequence, sequence.ahead.popleft()))
@@ -299,21 +317,15 @@ class Engine:
             sequence.ahead.append(draw)
             newest = draw
         if sequence.drafts:
-            sequence.ahead_by = sequence.drawn_by
             sequence.ledger.drafted += len(sequence.drafts)
-            self._trim(sequence)
+            sequence.holding.trim(len(sequence.ahead))
         return event
 
-    def _forget_ahead(self, sequence: Sequence) -> None:
+    @staticmethod
+    def _forget_ahead(sequence: Sequence) -> None:
         if sequence.ahead:
             sequence.ahead.clear()
-            self._trim(sequence)
-
-    def _trim(self, sequence: Sequence) -> None:
-        """Gives back pages behind what has been computed for good."""
-        keep = self.pool.pages_for(sequence.num_computed + len(sequence.ahead))
-        self.pool.release(sequence.pages[keep:])
-        del sequence.pages[keep:]
+            sequence.holding.trim()
 
     def _commit(self, chunk: Chunk, events: list[Event]) -> None:
         sequence, start, end = chunk.sequence, chunk.start, chunk.end
@@ -322,7 +334,7 @@ class Engine:
         sequence.ledger.recomputed += again
         sequence.ledger.prefilled += sequence.sampled.count(0, first + again, end)
         sequence.ledger.computed += end - start
-        sequence.num_computed = end
+        sequence.holding.length = end
         sequence.ledger.pages_peak = max(sequence.ledger.pages_peak, self.pool.num_used)
         served = [follower for follower in sequence.followers if follower.shared_length <= end]
         for follower in served:
@@ -361,11 +373,8 @@ class Engine:
         length = min(leader.num_computed, follower.shared_length)
         if length <= follower.num_computed:
             return
-        self.pool.release(follower.pages)
-        follower.pages = leader.pages[: self.pool.pages_for(length)]
-        self.pool.share(follower.pages)
         follower.ledger.reused += length - follower.num_computed
-        follower.num_computed = length
+        follower.holding.share(leader.holding, length)
 
     def _dismiss_followers(self, leader: Sequence) -> None:
         """The leader will not compute what its followers wait for: the first that is active leads the others."""
@@ -419,3 +428,12 @@ class Engine:
         for token in tokens:
             if not 0 <= token < vocab:
                 raise ValueError(f"token id {token} is outside the model's vocabulary of {vocab}.")
+
+
+def _account(chunks: list[Chunk], seconds: float) -> None:
+    """Shares a step's time out over what its tokens are for."""
+    each = seconds / sum(chunk.end - chunk.start for chunk in chunks)
+    for chunk in chunks:
+        by_phase = chunk.sequence.ledger.seconds
+        for phase, count in chunk.sequence.phases.counts(chunk.start, chunk.end):
+            by_phase[phase] = by_phase.get(phase, 0.0) + each * count

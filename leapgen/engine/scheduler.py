@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from leapgen.engine.memory.pages import PagePool
-from leapgen.engine.sequence import Sequence, no_pages
+from leapgen.engine.sequence import Sequence
 from leapgen.engine.speculation import Drafter
 
 
@@ -46,13 +46,11 @@ class Scheduler:
     holds one sequence.
     """
 
-    def __init__(self, pool: PagePool, max_step_tokens: int, max_batch_size: int,
-                 copy_page: Callable[[int, int], None], drafter: Drafter | None = None) -> None:
+    def __init__(self, pool: PagePool, max_step_tokens: int, max_batch_size: int, drafter: Drafter | None = None) -> None:
         self.pool = pool
         self.max_step_tokens = max_step_tokens
         self.max_batch_size = max_batch_size
         self.num_preemptions = 0
-        self._copy_page = copy_page
         self._drafter = drafter
 
     def schedule(self, sequences: Iterable[Sequence]) -> list[Chunk]:
@@ -83,7 +81,7 @@ class Scheduler:
                 count = min(count, prefill_budget)
                 if count == 0:
                     continue
-            if not self._make_writable(sequence, start, start + count, live, planned, preempted):
+            if not self._reserve(sequence, start, start + count, live, planned, preempted):
                 continue
             if len(sequence) - start > 1:
                 prefill_budget -= count
@@ -107,10 +105,9 @@ class Scheduler:
             if chunk.samples != [(end, sequence)] or end - chunk.start > 1 or sequence.sampling.logits_processors:
                 continue  # processors may keep something of what they have seen
             tokens = drafter.draft(sequence, min(sequence.limit - end - 1, budget))
-            while tokens and not self._room(sequence, end, end + len(tokens)):
+            while tokens and not self._reserved(sequence, end, end + len(tokens)):
                 tokens.pop()
             if tokens:
-                self._take_pages(sequence, end, end + len(tokens))
                 chunk.draft(tokens)
                 budget -= len(tokens)
 
@@ -130,14 +127,13 @@ class Scheduler:
         if not alone and needed + reserve > self.pool.num_free + self._held_by_paused(live):
             return False
         if donor is not None:
-            sequence.pages = donor.pages[: self.pool.pages_for(length)]
-            self.pool.share(sequence.pages)
-            sequence.num_computed = length
+            sequence.holding.share(donor.holding, length)
             sequence.ledger.reused += length
         return True
 
-    def _held_by_paused(self, live: list[Sequence]) -> int:
-        return sum(not self.pool.is_shared(page) for s in live if not s.active for page in s.pages)
+    @staticmethod
+    def _held_by_paused(live: list[Sequence]) -> int:
+        return sum(s.holding.num_exclusive for s in live if not s.active)
 
     def _longest_prefix(self, sequence: Sequence, live: list[Sequence]) -> tuple[Sequence | None, int]:
         """The relative with the most computed tokens in common: what a preempted sequence need not recompute."""
@@ -157,52 +153,33 @@ class Scheduler:
             best, best_length = other, low
         return best, best_length
 
-    def _make_writable(self, sequence: Sequence, start: int, end: int, live: list[Sequence], planned: set[int],
-                       preempted: set[int]) -> bool:
-        """Gives the sequence pages of its own for positions start .. end - 1: new ones, and copies of shared ones."""
-        while not self._room(sequence, start, end):
+    def _reserve(self, sequence: Sequence, start: int, end: int, live: list[Sequence], planned: set[int],
+                 preempted: set[int]) -> bool:
+        """Reserves positions start .. end - 1 for the sequence, preempting others while pages are missing."""
+        while not self._reserved(sequence, start, end):
             victim = self._victim(sequence, live, planned)
             if victim is None:
                 return False
             preempted.add(victim.id)
             self._preempt(victim)
-        self._take_pages(sequence, start, end)
         return True
 
-    def _to_take(self, sequence: Sequence, start: int, end: int) -> tuple[list[int], int]:
-        """Indices of the pages that positions start .. end - 1 share with others, and how many pages are missing."""
-        pool, pages, size = self.pool, sequence.pages, self.pool.page_size
-        shared = [i for i in range(start // size, min(pool.pages_for(end), len(pages))) if pool.is_shared(pages[i])]
-        return shared, max(pool.pages_for(end) - len(pages), 0)
+    @staticmethod
+    def _reserved(sequence: Sequence, start: int, end: int) -> bool:
+        holding, before = sequence.holding, sequence.holding.num_copied
+        reserved = holding.reserve(start, end)
+        sequence.ledger.pages_copied += holding.num_copied - before
+        return reserved
 
-    def _room(self, sequence: Sequence, start: int, end: int) -> bool:
-        shared, missing = self._to_take(sequence, start, end)
-        return len(shared) + missing <= self.pool.num_free
-
-    def _take_pages(self, sequence: Sequence, start: int, end: int) -> None:
-        pool, pages, size = self.pool, sequence.pages, self.pool.page_size
-        shared, missing = self._to_take(sequence, start, end)
-        for i in shared:
-            page = pool.allocate(after=pages[i - 1] if i else None)
-            if i * size < start:  # it holds positions that stay
-                self._copy_page(pages[i], page)
-                sequence.ledger.pages_copied += 1
-            pool.release([pages[i]])
-            pages[i] = page
-        for _ in range(missing):
-            pages.append(pool.allocate(after=pages[-1] if pages else None))
-
-    def _victim(self, sequence: Sequence, live: list[Sequence], planned: set[int]) -> Sequence | None:
-        """Whose pages to take: paused before running, those that free pages before those that don't, the youngest."""
+    @staticmethod
+    def _victim(sequence: Sequence, live: list[Sequence], planned: set[int]) -> Sequence | None:
+        """The sequence to preempt: first those whose pages nobody else holds, of these the paused, of these the youngest."""
         candidates = [s for s in live if s.pages and s is not sequence and s.id not in planned
                       and (not s.active or s.leader is not None or s.id > sequence.id)]
-        return max(candidates, default=None, key=lambda s: (
-            any(not self.pool.is_shared(page) for page in s.pages), not s.active, s.id))
+        return max(candidates, default=None, key=lambda s: (s.holding.num_exclusive > 0, not s.active, s.id))
 
     def _preempt(self, sequence: Sequence) -> None:
         self.num_preemptions += 1
         sequence.ledger.preemptions += 1
-        self.pool.release(sequence.pages)
-        sequence.pages = no_pages()
         sequence.num_lost = max(sequence.num_lost, sequence.num_computed)
-        sequence.num_computed = 0
+        sequence.holding.release()

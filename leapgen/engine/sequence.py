@@ -1,13 +1,16 @@
-"""A live sequence: its tokens, how many of them have KV, its pages and its random stream."""
+"""A live sequence: its tokens, what it holds on the devices, how its next tokens are drawn."""
 
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from leapgen.config import SamplingConfig
+from leapgen.engine.memory.holding import Holding
 from leapgen.engine.sampling.random import Stream
 from leapgen.record.ledger import Ledger
 
@@ -20,17 +23,46 @@ class Draw(NamedTuple):
     sampling_logprob: float | None
 
 
-def no_pages() -> array[int]:
-    """Pages are int64 in a row: a plan takes them over as they are, in a time that does not depend on how many."""
-    return array("q")
+class Phases:
+    """What a sequence's positions are for: labels of the caller's, stated when tokens are handed over."""
+
+    def __init__(self, starts: list[int], names: list[str]) -> None:
+        self._starts, self._names = starts, names
+
+    def copy(self) -> Phases:
+        return Phases(self._starts[:], self._names[:])
+
+    def set(self, start: int, name: str) -> None:
+        """Positions from ``start`` on, which no other label follows yet, get this one."""
+        if self._starts and self._starts[-1] == start:
+            self._names[-1] = name
+        elif not self._names or self._names[-1] != name:
+            self._starts.append(start)
+            self._names.append(name)
+
+    def newest(self) -> str:
+        return self._names[-1]
+
+    def crop(self, length: int) -> None:
+        """Forgets labels that begin at ``length`` or later; the one before them goes on."""
+        keep = max(bisect_right(self._starts, length - 1), 1)
+        del self._starts[keep:]
+        del self._names[keep:]
+
+    def counts(self, start: int, end: int) -> Iterator[tuple[str, int]]:
+        """How many of positions ``start .. end - 1`` have which label, the last first."""
+        i = len(self._starts) - 1
+        while end > start:
+            first = max(self._starts[i], start) if i else start
+            if first < end:
+                yield self._names[i], end - first
+                end = first
+            i -= 1
 
 
 @dataclass(eq=False)
 class Sequence:
-    """Made by ``Engine.add`` and ``Engine.fork``; read freely, change only through the engine's verbs.
-
-    ``sampling``, ``stream``, ``stop_tokens`` and ``min_length`` may be set by the owner between two steps.
-    """
+    """Made by ``Engine.add`` and ``Engine.fork``; read freely, change only through the engine's verbs."""
 
     id: int
     family: int  # id of the root this was forked from; relatives share prefixes
@@ -42,21 +74,19 @@ class Sequence:
     stop_tokens: frozenset[int]
     min_length: int  # no stop token is sampled while there are fewer tokens
     ledger: Ledger
+    holding: Holding
+    phases: Phases
+    owner: object = None  # whatever the caller wants to find again from an event
     active: bool = True  # set by add and extend; cleared at the limit, at a stop token and by pause
     released: bool = False
-    num_computed: int = 0  # tokens[:num_computed] have KV in pages
     num_lost: int = 0  # positions below this had KV that a preemption took; computing them is recomputing
-    pages: array[int] = field(default_factory=no_pages)
-    drafts: list[int] = field(default_factory=list)  # guessed to follow, computed in the step that is under way
-    # Drawn by an earlier step behind drafts that proved right, their KV but the last one's in pages; what they depend on.
-    ahead: deque[Draw] = field(default_factory=deque)
-    ahead_by: tuple | None = None
+    drafts: list[int] = field(default_factory=list)  # draft tokens that the present step computes behind the last token
+    ahead: deque[Draw] = field(default_factory=deque)  # drawn behind accepted drafts; KV but for the last
     num_entered: int = 0  # tokens that the history of drafts has taken in
     # A fork of a sequence whose tail is still to be computed waits for it instead of computing the tail again.
     leader: Sequence | None = None
     shared_length: int = 0  # tokens in common with the leader
     followers: list[Sequence] = field(default_factory=list)
-    owner: Any = None  # whatever the caller wants to find again from an event; a fork starts without one
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -67,9 +97,13 @@ class Sequence:
                 f"{len(self.pages)} pages, {state})")
 
     @property
-    def drawn_by(self) -> tuple:
-        """What the owner may set that the next tokens depend on."""
-        return self.sampling, self.stream, self.stop_tokens, self.min_length
+    def num_computed(self) -> int:
+        """``tokens[:num_computed]`` have KV."""
+        return self.holding.length
+
+    @property
+    def pages(self) -> array[int]:
+        return self.holding.pages
 
     @property
     def wants_sample(self) -> bool:
@@ -82,4 +116,4 @@ class Sequence:
     @property
     def num_uncomputed(self) -> int:
         """Tokens the next forward pass has to compute; the last one again if its logits are wanted and gone."""
-        return max(len(self.tokens) - self.num_computed, 1)
+        return max(len(self.tokens) - self.holding.length, 1)

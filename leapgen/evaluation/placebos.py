@@ -1,62 +1,72 @@
 """Placebos: paths that read something else than their peers' summaries, so that a gain can be told from mere pausing.
 
-Put one in the protocol's place with ``generator.group_class = OwnSummary``.
+Each is a protocol: ``generate(..., protocol=OwnSummary)``. Routing, and how much is read, are LeaP's.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
-from typing import ClassVar
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 
-from leapgen.protocol.group import Group
+from leapgen.protocol.base import Group
+from leapgen.protocol.leap import Leap
 from leapgen.protocol.path import Path
-from leapgen.record.run import Summary
+from leapgen.record.message import Message
 
 
-class ControlGroup(Group):
-    """A group in which ``instead`` says what a path reads. Routing, and how much is read, stay as they are."""
+class Placebo(Leap):
+    """LeaP in which ``instead`` says what a path reads."""
 
-    def instead(self, path: Path, peers: Sequence[Summary], rng: random.Random) -> list[Summary]:
-        raise NotImplementedError
+    def told(self, path: Path, messages: Sequence[Message]) -> Sequence[Message]:
+        group = self.group
+        rng = random.Random(f"{group.seed}/{list(group.speaker.prompt)}/{path.index}/{len(group.blocks)}")
+        return self.instead(path, messages, rng) if messages else messages
 
-    def _comment(self, path: Path, peers: list[Summary], closing: list[int]) -> list[int]:
-        rng = random.Random(f"{self.seed}/{self.prompt}/{path.index}/{len(self.blocks)}")
-        return super()._comment(path, self.instead(path, peers, rng) if peers else peers, closing)
+    @abstractmethod
+    def instead(self, path: Path, messages: Sequence[Message], rng: random.Random) -> list[Message]:
+        """As many messages as it was sent; fewer where there are not so many."""
 
 
-class OwnSummary(ControlGroup):
+class OwnSummary(Placebo):
     """A path gets its own summary back, as often as there would be peers."""
 
-    def instead(self, path: Path, peers: Sequence[Summary], rng: random.Random) -> list[Summary]:
-        return [self.blocks[-1].summaries[path.index]] * len(peers)
+    def instead(self, path: Path, messages: Sequence[Message], rng: random.Random) -> list[Message]:
+        return [self.group.blocks[-1].summaries[path.index]] * len(messages)
 
 
-class Strangers(ControlGroup):
-    """A path gets summaries of paths that worked on other problems. Make a subclass that has them.
+class Strangers(Placebo):
+    """A path gets summaries of paths that worked on other problems: ``protocol=functools.partial(Strangers, bank=bank)``.
 
-    ``bank``: summaries by prompt (token ids) and block, as in a real run.
+    Args:
+        bank: summaries by prompt (token ids) and block, as in a real run.
     """
 
-    bank: ClassVar[dict[tuple[int, ...], list[list[str]]]] = {}
+    def __init__(self, group: Group, bank: Mapping[tuple[int, ...], Sequence[Sequence[str]]]) -> None:
+        super().__init__(group)
+        self.bank = bank
 
-    def instead(self, path: Path, peers: Sequence[Summary], rng: random.Random) -> list[Summary]:
-        block = self.blocks[-1].index
+    def instead(self, path: Path, messages: Sequence[Message], rng: random.Random) -> list[Message]:
+        block = self.group.blocks[-1].index
         others = [blocks[block] for prompt, blocks in self.bank.items()
-                  if prompt != tuple(self.prompt) and len(blocks) > block and blocks[block]]
-        return [Summary(rng.choice(rng.choice(others)), 0, True) for _ in peers] if others else []
+                  if prompt != self.group.speaker.prompt and len(blocks) > block and blocks[block]]
+        return [Message(-1, rng.choice(rng.choice(others)), block) for _ in messages] if others else []
 
 
-class Scrambled(ControlGroup):
+class Scrambled(Placebo):
     """A path gets its peers' summaries with every word that ``words`` matches replaced by another of the question's.
 
-    ``words``: a pattern of what carries meaning, such as the rooms of a maze.
+    Args:
+        words: a pattern of what carries meaning, such as the rooms of a maze.
     """
 
-    words: ClassVar[re.Pattern[str]] = re.compile(r"\w+")
+    def __init__(self, group: Group, words: re.Pattern[str] = re.compile(r"\w+")) -> None:
+        super().__init__(group)
+        self.words = words
 
-    def instead(self, path: Path, peers: Sequence[Summary], rng: random.Random) -> list[Summary]:
-        question = str(self.vocabulary.tokenizer.decode(self.prompt))
+    def instead(self, path: Path, messages: Sequence[Message], rng: random.Random) -> list[Message]:
+        speaker = self.group.speaker
+        question = str(speaker.vocabulary.tokenizer.decode(list(speaker.prompt)))
         choices = sorted(set(self.words.findall(question)))
-        return [Summary(self.words.sub(lambda _: rng.choice(choices), peer.text), peer.num_tokens, True) for peer in peers]
+        return [Message(m.sender, self.words.sub(lambda _: rng.choice(choices), m.text), m.block) for m in messages]

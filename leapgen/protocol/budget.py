@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
-from leapgen.config import LeapConfig
-from leapgen.engine import Engine
+from leapgen.protocol.speaker import Speaker
 
 
-def check_room(leap: LeapConfig, prompt: int, beginning: int, answer: int, frame: int, engine: Engine) -> None:
-    """Refuses what could never fit.
+def check_prompt(speaker: Speaker, beginning: int) -> None:
+    """Refuses a prompt after which no token fits.
 
     Args:
-        prompt, beginning: tokens of the prompt, and of what the paths go on from.
-        answer: tokens kept for a forced answer; frame: tokens around a summary at most.
+        beginning: tokens that the paths go on from.
 
     Raises:
-        ValueError: no token fits after the prompt, or no block that was asked for can be held; says what to change.
+        ValueError: says what does not fit, and what to change.
     """
-    context, held = engine.context_length, engine.context
-    if prompt + beginning + answer >= context:
+    prompt, answer = len(speaker.prompt), speaker.answer_room
+    if prompt + beginning + answer >= speaker.engine.context_length:
         begun = f" and the beginning {beginning}" if beginning else ""
-        raise ValueError(f"the prompt is {prompt} tokens long{begun} and {answer} are kept for a forced answer, but {held}. "
-                         "Use a shorter prompt, fewer forced_answer_tokens or force_answer=False.")
-    if leap.max_blocks == 0 or leap.blocks == ():
+        raise ValueError(f"the prompt is {prompt} tokens long{begun} and {answer} are kept for a forced answer, but "
+                         f"{speaker.engine.context}. Use a shorter prompt, fewer forced_answer_tokens or "
+                         "force_answer=False.")
+
+
+def check_block(speaker: Speaker, beginning: int) -> None:
+    """Refuses a run that is to hold LeaP blocks and can hold none.
+
+    Raises:
+        ValueError: none comes within the budget, or none fits the context; says what to change.
+    """
+    config, prompt, answer, frame = speaker.config, len(speaker.prompt), speaker.answer_room, speaker.frame_size
+    if config.max_blocks == 0 or config.blocks == ():
         return
-    intervals = beginning // leap.interval + 1 + (leap.blocks[0] if leap.blocks else 0)
-    if not leap.communicates or intervals * leap.interval >= leap.max_new_tokens:
+    intervals = beginning // config.interval + 1 + (config.blocks[0] if config.blocks else 0)
+    if not config.communicates or intervals * config.interval >= config.max_new_tokens:
         begun = f" after a beginning of {beginning}" if beginning else ""
-        raise ValueError(f"no LeaP block would be held: with interval={leap.interval} and blocks={leap.blocks} none comes "
-                         f"before max_new_tokens={leap.max_new_tokens}{begun}. Use a smaller interval or an earlier one of "
-                         "blocks, or leap=False for independent paths.")
-    needed = prompt + intervals * leap.interval + frame + leap.summary_tokens + answer
-    if needed >= context:
+        raise ValueError(f"no LeaP block would be held: with interval={config.interval} and blocks={config.blocks} none "
+                         f"comes before max_new_tokens={config.max_new_tokens}{begun}. Use a smaller interval or an earlier "
+                         "one of blocks, or leap=False for independent paths.")
+    needed = prompt + intervals * config.interval + frame + config.summary_tokens + answer
+    if needed >= speaker.engine.context_length:
         times = f"{intervals} x " if intervals > 1 else ""
-        raise ValueError(f"no LeaP block fits: prompt ({prompt}) + {times}interval ({leap.interval}) + trigger and tags "
-                         f"({frame}) + summary_tokens ({leap.summary_tokens}) + forced answer ({answer}) is {needed} "
-                         f"tokens, but {held}. Use a smaller interval or summary_tokens, or leap=False for independent "
-                         "paths.")
+        raise ValueError(f"no LeaP block fits: prompt ({prompt}) + {times}interval ({config.interval}) + trigger and tags "
+                         f"({frame}) + summary_tokens ({config.summary_tokens}) + forced answer ({answer}) is {needed} "
+                         f"tokens, but {speaker.engine.context}. Use a smaller interval or summary_tokens, or leap=False "
+                         "for independent paths.")

@@ -1,156 +1,304 @@
-"""One reasoning path: its live sequence, its text, and segments that say what every token is."""
+"""One reasoning path: its live sequence, its transcript, and the moves it can make."""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
-from leapgen.engine import Sequence
-from leapgen.protocol.prompts import SUMMARY_CLOSE
+from leapgen.answers import extract_answer
+from leapgen.engine import Event, Stream
+from leapgen.engine import Sequence as LiveSequence
+from leapgen.protocol.pending import PendingMessage
+from leapgen.protocol.prompts import SUMMARY_CLOSE, SUMMARY_OPEN
+from leapgen.protocol.speaker import Speaker
 from leapgen.protocol.text import TextStream
-from leapgen.record.run import Kind, PathOutput, Segment, Summary
+from leapgen.protocol.transcript import Transcript
+from leapgen.record.events import CutEvent, FinishEvent, GroupEvent, SegmentEvent, TokenEvent
+from leapgen.record.ledger import Ledger
+from leapgen.record.message import Message, Source
+from leapgen.record.run import Kind, PathOutput, Segment
 
 Stage = Literal["reasoning", "waiting", "answering", "finished"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+PHASES: dict[Kind, str] = {"prompt": "prompt", "beginning": "prompt", "own": "reason", "trigger": "summarize",
+                           "summary": "summarize", "comment": "comment", "forced": "answer", "answer": "answer"}
+STATE = ("stage", "round_tokens", "own_tokens", "branch", "reason_end", "concluded", "forced", "paused_at")
 
 
-@dataclass
-class PendingSummary:
-    """A summary being written on a fork of its path.
+class Path:
+    """A path moves by itself through its own tokens: to the end of a stretch, of its thinking, of its answer.
 
-    ``aside`` says that the fork will be dropped: what is said on it never becomes part of the path.
+    Everything else is a protocol's to ask for: ``reason``, ``cut``, ``write`` and then ``keep`` or ``drop``, ``read``,
+    ``answer``, ``force_answer``. What happens is told by events.
+
+    Args:
+        index: among the paths of its question; ``question`` says which.
+        emit: takes the events.
     """
 
-    sequence: Sequence
-    text: TextStream  # the path's text, and on
-    opening: list[int]  # trigger and lead-in
-    branch: int  # of the random stream
-    start: int  # character of the text where the summary begins
-    aside: bool
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float | None] = field(default_factory=list)
-    sampling_logprobs: list[float | None] = field(default_factory=list)
-    closed: bool = False  # by the model itself
-    done: bool = False
+    def __init__(self, index: int, question: int, speaker: Speaker, seed: int, ledger: Ledger,
+                 emit: Callable[[GroupEvent], None]) -> None:
+        self.index, self.question, self.speaker, self.seed = index, question, speaker, seed
+        self.transcript = Transcript(TextStream(speaker.vocabulary.tokenizer, speaker.prompt))
+        self.sequence: LiveSequence | None = None  # None before it enters the engine, and where it had ended by then
+        self.pending: PendingMessage | None = None
+        self.stage: Stage = "reasoning"
+        self.round_tokens = 0  # own tokens sampled since its newest message, cut ones included
+        self.own_tokens = 0  # own tokens sampled in all, cut ones included
+        self.branch = 0  # of the random stream
+        self.reason_end = 0  # tokens up to the end of reasoning
+        self.concluded = False  # it ended its thinking itself
+        self.forced = False  # it was asked for its answer
+        self.paused_at: str | None = None  # the string whose completion made it wait
+        self.finish_reason: str | None = None
+        self.answer_found: str | None = None
+        self._pause_at: tuple[str, ...] = ()
+        self._ledger, self._emit = ledger, emit
 
-    def append(self, token: int, logprob: float | None, sampling_logprob: float | None) -> str:
-        self.tokens.append(token)
-        self.logprobs.append(logprob)
-        self.sampling_logprobs.append(sampling_logprob)
-        return self.text.push(token)
+    # -- life -------------------------------------------------------------------------------------------------------
 
-    def summary(self) -> Summary:
-        text = self.text.text[self.start :].split(SUMMARY_CLOSE, 1)[0]
-        return Summary(text.strip(), len(self.tokens), self.closed)
-
-
-@dataclass(eq=False)
-class Path:
-    """Positions in ``text`` and ``segments`` count from the end of the prompt."""
-
-    index: int
-    group: Any  # the Group it belongs to
-    text: TextStream
-    segments: list[Segment] = field(default_factory=list)
-    sequence: Sequence | None = None  # None before the start
-    pending: PendingSummary | None = None
-    stage: Stage = "reasoning"
-    round_tokens: int = 0  # own tokens sampled since the last block, cut ones included
-    own_tokens: int = 0  # own tokens sampled in all, cut ones included
-    branch: int = 0  # of the random stream
-    reason_end: int = 0  # tokens up to the end of reasoning
-    concluded: bool = False  # it ended its thinking itself, while it still took part in blocks
-    forced: bool = False  # it was asked for its answer
-    skips_blocks: bool = False  # the context has no room for another summary
-    opened_summary: bool = False  # the model opened <summarize> itself
-    shared_summary: Summary | None = None  # what a finished path goes on sharing
-    finish_reason: str | None = None
-    answer: str | None = None
-
-    def append(self, kind: Kind, token: int, logprob: float | None, sampling_logprob: float | None,
-               silent: bool = False) -> str:
-        """Notes a sampled token; returns the text it adds (none for a ``silent`` end token)."""
-        if not self.segments or self.segments[-1].kind != kind:
-            self.segments.append(Segment(kind, []))
-        segment = self.segments[-1]
-        segment.token_ids.append(token)
-        segment.logprobs.append(logprob)
-        segment.sampling_logprobs.append(sampling_logprob)
-        new = self.text.push_silent() if silent else self.text.push(token)
-        segment.text += new
-        return new
-
-    def inject(self, kind: Kind, tokens: list[int], block: int | None = None) -> Segment:
-        """Notes forced tokens."""
-        start = len(self.text)
-        self.text.extend(tokens)
-        self.segments.append(Segment(kind, list(tokens), self.text.span(start, len(self.text)), block))
-        return self.segments[-1]
-
-    def begin(self, tokens: list[int], interval: int) -> None:
+    def begin(self, tokens: Sequence[int]) -> None:
         """Notes what it is to go on from. It counts as its own; intervals that end within it hold no block."""
         if tokens:
-            self.inject("beginning", tokens)
-            self.own_tokens, self.round_tokens, self.reason_end = len(tokens), len(tokens) % interval, len(self.text)
+            self.transcript.inject("beginning", tokens)
+            interval = self.speaker.config.interval
+            self.own_tokens, self.round_tokens, self.reason_end = len(tokens), len(tokens) % interval, len(tokens)
 
-    def crop_last(self, count: int) -> str:
-        """Takes the last ``count`` tokens off the last segment; returns the text that goes with them."""
-        segment, text = self.segments[-1], self.text.text
-        keep = len(segment.token_ids) - count
-        for values in (segment.token_ids, segment.logprobs, segment.sampling_logprobs):
-            del values[keep:]
-        self.text.crop(len(self.text) - count)
-        segment.text = self.text.span(len(self.text) - keep, len(self.text))
-        return text[len(self.text.text) :]
+    def enter(self, root: LiveSequence) -> None:
+        """Enters the engine as a fork of ``root``, which holds prompt and beginning, and takes up where it stood."""
+        engine = self.speaker.engine
+        self.sequence = engine.fork(root, stream=Stream(self.seed, self.index, self.branch), owner=self)
+        engine.pause(self.sequence)
+        for segment in self.transcript.segments:
+            if segment.kind != "beginning":
+                engine.extend(self.sequence, segment.token_ids, limit=0, phase=PHASES[segment.kind], then="reason")
+        if self.stage == "answering":
+            last = self.transcript.segments[-1]
+            self._go_on_answering(len(last.token_ids) if last.kind == "answer" else 0)
 
-    def adopt(self, pending: PendingSummary, block: int) -> None:
-        """Makes a summary part of the path."""
-        first = len(self.text)
-        self.text = pending.text
-        middle = first + len(pending.opening)
-        if pending.opening:
-            self.segments.append(Segment("trigger", pending.opening, self.text.span(first, middle), block))
-        self.segments.append(Segment("summary", pending.tokens, self.text.span(middle, len(self.text)), block,
-                                     pending.logprobs, pending.sampling_logprobs))
+    def leave(self) -> None:
+        """Gives every page back."""
+        for sequence in (self.sequence, self.pending.sequence if self.pending else None):
+            if sequence is not None:
+                self.speaker.engine.release(sequence)
 
-    def find_new(self, wanted: str) -> int | None:
-        """Where the newest token completed ``wanted`` inside the last segment, as a character of ``text``; else None."""
-        last = self.segments[-1]
-        begin = len(self.text.text) - len(last.text)
-        previous = self.text.ends[-2] if len(self.text) > 1 else 0
-        found = self.text.text.find(wanted, max(begin, previous - len(wanted) + 1))
-        return found if found >= 0 else None
+    @property
+    def writing(self) -> bool:
+        """Whether a message is pending that is not all written."""
+        return self.pending is not None and not self.pending.done
 
-    def thought(self) -> str:
-        """The path's own words of reasoning: the same at a block, however far an answer is that follows them."""
-        return "".join(s.text for s in self.segments if s.kind in ("beginning", "own"))
+    # -- moves ------------------------------------------------------------------------------------------------------
 
-    def said(self) -> str:
-        """The path's own words, and the phrase that asked for its answer; no peer's."""
-        return "".join(s.text for s in self.segments if s.kind in ("beginning", "own", "forced", "answer"))
+    def reason(self, stretch: int | None = None, pause_at: Sequence[str] = ()) -> None:
+        """Reasons on for ``stretch`` own tokens at most and then waits; None is up to the end of its budget.
 
-    def output(self, prompt: list[int], unfinished: str | None = None) -> PathOutput:
-        """A copy of the path as it stands."""
+        It waits as well where its words complete one of ``pause_at`` (``paused_at`` says which). Out of budget or context
+        it is asked for its answer.
+        """
+        config, length = self.speaker.config, len(self.live)
+        count = min(config.max_new_tokens - self.own_tokens, self.room)
+        if stretch is not None:
+            count = min(count, stretch)
+        if count <= 0:
+            self.force_answer()
+            return
+        self.stage, self.paused_at, self._pause_at = "reasoning", None, tuple(pause_at)
+        self.speaker.engine.extend(
+            self.live, limit=length + count, stop_tokens=self.speaker.endings.reasoning, then="reason",
+            min_length=length + max(config.min_new_tokens - self.own_tokens, 0))
+
+    def wait(self) -> None:
+        """Stays where it is until a protocol lets it go on."""
+        self.stage = "waiting"
+        self.speaker.engine.pause(self.live)
+
+    def cut(self) -> None:
+        """Back to the last blank line of what it said since it last read something."""
+        count = self.transcript.after_blank_line()
+        if count:
+            self._ledger.discarded += count
+            self.speaker.engine.crop(self.live, len(self.live) - count)
+            self._emit(CutEvent(self.question, self.index, count, self.transcript.crop_last(count)))
+
+    def can_write(self, opening: list[int]) -> bool:
+        """Whether the context has room for a message, and a forced answer after it."""
+        return self.room > len(opening) + self.speaker.config.summary_tokens + self.speaker.closing_size
+
+    def write(self, opening: list[int], block: int, aside: bool = False, from_end_of_reasoning: bool = False) -> None:
+        """Begins a message on a fork: ``opening``, which opens its tag, and then ``summary_tokens`` sampled ones at most.
+
+        Args:
+            block: what the message is for; its tokens have a random stream of their own.
+            aside: it will not become part of the path.
+            from_end_of_reasoning: it leaves out the answer that the path may have begun.
+        """
+        engine, config = self.speaker.engine, self.speaker.config
+        text, self.round_tokens = self.transcript.text.copy(), 0
+        twin = engine.fork(self.live, stream=Stream(self.seed, self.index, block + 1), owner=self)
+        if from_end_of_reasoning:
+            text.crop(self.reason_end)
+            engine.crop(twin, len(self.speaker.prompt) + self.reason_end)
+        first = len(text)
+        text.extend(opening)
+        self.pending = PendingMessage(twin, text, opening, block, text.text.rfind(SUMMARY_OPEN) + len(SUMMARY_OPEN), aside)
+        engine.extend(twin, opening, limit=len(twin) + len(opening) + config.summary_tokens, phase="summarize",
+                      then="summarize", stop_tokens=self.speaker.endings.reasoning, min_length=0)
+        if opening:
+            trigger = Segment("trigger", opening, text.span(first, len(text)), block)
+            self._emit(SegmentEvent(self.question, self.index, trigger, aside))
+
+    def message(self, answer: str | None = None) -> Message:
+        """The pending message, as the others get it."""
+        pending = self._written()
+        start = None if pending.aside else len(self.live) + len(pending.opening)
+        return Message(self.index, pending.words, pending.block, answer, num_tokens=len(pending.tokens),
+                       closed=pending.closed, token_ids=list(pending.tokens), start=start)
+
+    def keep(self) -> None:
+        """Makes the pending message part of the path, closed if it was cut short."""
+        pending, self.pending = self._written(), None
+        self.speaker.engine.release(self.live)
+        self.sequence, self.branch = pending.sequence, pending.block + 1
+        self.transcript.take(pending)
+        if not pending.closed:
+            closing = self.speaker.vocabulary.encode([f" {SUMMARY_CLOSE}"], after=self.live.tokens)
+            self.read("forced", closing, pending.block, phase="summarize")
+
+    def drop(self) -> None:
+        """Forgets the pending message: only the others have it."""
+        pending, self.pending = self._written(), None
+        self._ledger.discarded += len(pending.tokens)
+        self.speaker.engine.release(pending.sequence)
+
+    def read(self, kind: Kind, tokens: list[int], block: int | None = None, sources: Sequence[Source] = (),
+             phase: str | None = None) -> None:
+        """Puts forced tokens behind what the path has said."""
+        self.speaker.engine.extend(self.live, tokens, limit=0, phase=phase or PHASES[kind])
+        self._emit(SegmentEvent(self.question, self.index, self.transcript.inject(kind, tokens, block, sources)))
+
+    def force_answer(self) -> None:
+        """Asks for the answer, if that is wanted and fits; else the path ends."""
+        tokens = self.speaker.forced_answer
+        if not tokens or self.context_left <= len(tokens):
+            self.finish("length")
+            return
+        self.forced = True
+        self.read("forced", tokens)
+        self._go_on_answering(0)
+
+    def finish(self, reason: str) -> None:
+        """Ends the path; its pages stay until ``leave``."""
+        self.stage, self.finish_reason = "finished", reason
+        self.answer_found = extract_answer(self.transcript.said())
+        self.speaker.engine.pause(self.live)
+        self._emit(FinishEvent(self.question, self.output()))
+
+    def _conclude(self, reason: str | None = None) -> None:
+        """Ends its thinking: for a ``reason`` that ends the path, or to go on to its answer."""
+        self.concluded = True
+        if reason is None and self.speaker.config.write_answer and self.context_left > 0:
+            self._go_on_answering(0)
+        else:
+            self.finish(reason or "stop")
+
+    def _go_on_answering(self, said: int) -> None:
+        """``said``: tokens of the answer that are there already."""
+        config, self.stage = self.speaker.config, "answering"
+        limit = config.forced_answer_tokens if self.forced else config.written_answer_tokens
+        self.speaker.engine.extend(self.live, limit=len(self.live) + limit - said, then="answer",
+                                   stop_tokens=self.speaker.endings.end_tokens, min_length=0)
+
+    # -- sampled tokens ---------------------------------------------------------------------------------------------
+
+    def handle(self, event: Event) -> None:
+        """Takes what the engine did to one of the path's sequences."""
+        if event.token is None:  # forced tokens are in, and nothing is to be sampled yet
+            return
+        if event.sequence is not self.sequence:
+            self._on_message(event, event.token)
+        elif self.stage == "answering":
+            self._on_answer(event, event.token)
+        else:
+            self._on_reasoning(event, event.token)
+
+    def _on_reasoning(self, event: Event, token: int) -> None:
+        endings, transcript, config = self.speaker.endings, self.transcript, self.speaker.config
+        self._note(event, token, "own")
+        self.round_tokens += 1
+        self.own_tokens += 1
+        self.reason_end = len(transcript)
+        if event.finish == "stop":
+            self.reason_end -= 1
+            return self._conclude(None if token == endings.think_end_token else "stop")
+        found = transcript.find_new(endings.think_end) if endings.think_end else None
+        if found is not None:
+            self.reason_end = transcript.text.tokens_before(found)
+            return self._conclude()
+        if any(transcript.find_new(text) is not None for text in config.stop_strings):
+            return self._conclude("stop_string")
+        self.paused_at = next((text for text in self._pause_at if transcript.find_new(text) is not None), None)
+        if self.paused_at is not None or (
+                event.finish == "limit" and self.own_tokens < config.max_new_tokens and self.room > 0):
+            self.wait()
+        elif event.finish == "limit":
+            self.force_answer()
+
+    def _on_answer(self, event: Event, token: int) -> None:
+        self._note(event, token, "answer")
+        if event.finish is not None or any(
+                self.transcript.find_new(text) is not None for text in self.speaker.config.stop_strings):
+            self.finish("forced" if self.forced else "length" if event.finish == "limit" else "stop")
+
+    def _on_message(self, event: Event, token: int) -> None:
+        engine, pending = self.speaker.engine, self._written()
+        if event.finish == "stop":  # an end token is no part of a message
+            engine.crop(pending.sequence, len(pending.sequence) - 1)
+            self._ledger.discarded += 1
+            pending.done = True
+            return
+        text = pending.append(event, token)
+        if pending.done:
+            engine.pause(pending.sequence)
+        self._emit(TokenEvent(self.question, self.index, "summary", token, text, pending.aside))
+
+    def _note(self, event: Event, token: int, kind: Kind) -> None:
+        silent = event.finish == "stop" and token != self.speaker.endings.think_end_token
+        text = self.transcript.append(kind, token, event.logprob, event.sampling_logprob, silent)
+        self._emit(TokenEvent(self.question, self.index, kind, token, text))
+
+    # -- what it is -------------------------------------------------------------------------------------------------
+
+    @property
+    def live(self) -> LiveSequence:
+        assert self.sequence is not None, "the path has not entered the engine"
+        return self.sequence
+
+    def _written(self) -> PendingMessage:
+        assert self.pending is not None, "the path has begun no message"
+        return self.pending
+
+    @property
+    def context_left(self) -> int:
+        return self.speaker.engine.context_length - len(self.live)
+
+    @property
+    def room(self) -> int:
+        """Positions it may still fill if a forced answer is to fit after them."""
+        return self.context_left - self.speaker.answer_room
+
+    def output(self, unfinished: str | None = None) -> PathOutput:
+        """A copy of the path as it stands; one that has not ended has ``unfinished`` for its finish reason."""
         return PathOutput(
             index=self.index,
-            segments=[Segment("prompt", list(prompt)), *copy.deepcopy(self.segments)],
-            answer=self.answer, finish_reason=self.finish_reason or unfinished,
-            state={"stage": self.stage, "round_tokens": self.round_tokens, "own_tokens": self.own_tokens,
-                   "branch": self.branch, "reason_end": self.reason_end, "concluded": self.concluded, "forced": self.forced,
-                   "skips_blocks": self.skips_blocks, "opened_summary": self.opened_summary,
-                   "shared_summary": dataclasses.asdict(self.shared_summary) if self.shared_summary else None})
+            segments=[Segment("prompt", list(self.speaker.prompt)), *copy.deepcopy(self.transcript.segments)],
+            answer=self.answer_found, finish_reason=self.finish_reason or unfinished,
+            state={name: getattr(self, name) for name in STATE})
 
     def restore(self, output: PathOutput) -> None:
         """Takes over the state of an interrupted run."""
-        state = dict(output.state)
-        shared = state.pop("shared_summary")
-        self.shared_summary = Summary(**shared) if shared else None
-        for name, value in state.items():
-            setattr(self, name, value)
-        self.segments = copy.deepcopy(output.segments[1:])
-        self.text.crop(0)
-        for segment in self.segments:
-            self.text.extend(segment.token_ids)
+        for name in STATE:
+            setattr(self, name, output.state[name])
+        self.transcript.restore(copy.deepcopy(output.segments[1:]))
         if self.stage == "finished":
-            self.finish_reason, self.answer = output.finish_reason, output.answer
+            self.finish_reason, self.answer_found = output.finish_reason, output.answer

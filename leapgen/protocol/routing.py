@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,18 +12,7 @@ from rapidfuzz.distance import Indel, Levenshtein
 from rapidfuzz.process import cdist
 
 from leapgen.config import required_arguments
-
-
-@dataclass(frozen=True)
-class Message:
-    """A path's summary at a block, as a router sees it."""
-
-    sender: int  # the path's index
-    text: str  # "" if it wrote none
-    block: int
-    answer: str | None  # the last one the path stated by then
-    similarity: float | None  # to the receiver's summary; None where the receiver wrote none, and for its own message
-
+from leapgen.record.message import Message
 
 # (receiver, messages, k, rng) -> senders in the order they are read. The receiver is its own message; the others are in the
 # order of their senders, and those of paths that wrote nothing are left out.
@@ -97,29 +86,26 @@ ROUTERS: dict[str, Router] = {"dispersed": dispersed, "clustered": clustered, "h
                               "all": everyone}
 
 
-def route(summaries: Mapping[int, str], answers: Mapping[int, str | None], block: int, receivers: Sequence[int],
-          router: str | Router, k: int, similarity: Similarity, seed: str) -> dict[int, list[tuple[int, float | None]]]:
-    """For each receiver the peers whose summaries it gets, with their similarity to its own.
+def route(messages: Mapping[int, Message], receivers: Sequence[Message], router: str | Router, k: int,
+          similarity: Similarity, seed: str) -> dict[int, list[tuple[int, float | None]]]:
+    """For each receiver the peers whose messages it gets, with their similarity to its own.
 
     Args:
-        summaries: text by path index; a path without one sends nothing.
-        answers: what each path last stated as its answer; may lack paths.
-        receivers: paths to choose peers for; one without a summary of its own counts as equally like everybody.
+        messages: by sender.
+        receivers: the own messages of paths to choose peers for; one that is not among ``messages`` is like nobody.
         seed: makes ``random`` routing repeatable.
 
     Raises:
         ValueError: a router of the user's chose the receiver, an unknown peer or one twice; see also ``similarities``.
     """
     choose = ROUTERS[router] if isinstance(router, str) else router
-    senders = sorted(summaries)
-    matrix = similarities([summaries[i] for i in senders], similarity)
+    senders = sorted(messages)
+    matrix = similarities([messages[i].text for i in senders], similarity)
     row_of = {path: row for row, path in enumerate(senders)}
     routes: dict[int, list[tuple[int, float | None]]] = {}
-    for receiver in receivers:
-        row = row_of.get(receiver)
-        own = Message(receiver, summaries.get(receiver, ""), block, answers.get(receiver), None)
-        peers = {path: Message(path, summaries[path], block, answers.get(path),
-                               float(matrix[row, column]) if row is not None else None)
+    for own in receivers:
+        receiver, row = own.sender, row_of.get(own.sender)
+        peers = {path: replace(messages[path], similarity=float(matrix[row, column]) if row is not None else None)
                  for path, column in row_of.items() if path != receiver}
         chosen = list(choose(own, list(peers.values()), k, random.Random(f"{seed}/{receiver}")))
         if len(set(chosen)) != len(chosen) or not set(chosen) <= set(peers):

@@ -157,9 +157,13 @@ class Vocabulary:
         ``Plain`` pieces never yield a control token, ``Untrusted`` ones never spell a tag either, ``Quoted`` ones no double
         quote; other pieces may, on purpose.
         """
-        ids = list(after[-2 * CONTEXT_TOKENS :])
-        known = len(ids)
+        return [token for tokens in self.encode_pieces(pieces, after) for token in tokens]
+
+    def encode_pieces(self, pieces: Iterable[str], after: Sequence[int]) -> list[list[int]]:
+        """As ``encode``, the tokens of each piece apart."""
+        ids, encoded = list(after[-2 * CONTEXT_TOKENS :]), []
         for piece in pieces:
+            known = len(ids)
             if isinstance(piece, Untrusted):
                 ids += self._untrusted(piece, ids)
             elif isinstance(piece, Plain):
@@ -167,7 +171,8 @@ class Vocabulary:
             else:
                 for part in self._split_control(piece):
                     ids += [self.control[part]] if part in self.control else self._continue(part, ids)
-        return ids[known:]
+            encoded.append(ids[known:])
+        return encoded
 
     def _split_control(self, text: str) -> list[str]:
         """Splits into control tokens and what stands between them."""

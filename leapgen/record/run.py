@@ -15,11 +15,14 @@ from leapgen.answers import normalize_answer
 from leapgen.options import RENAMED
 from leapgen.record.files import save_json
 from leapgen.record.ledger import Ledger
+from leapgen.record.message import Message, Source
 
 Kind = Literal["prompt", "beginning", "own", "trigger", "summary", "comment", "forced", "answer"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SAMPLED_KINDS = ("own", "summary", "answer")
-FORMAT = 3  # 1 had no made_with, 1 and 2 the names of settings in RENAMED
+# 1 had no made_with; 1 and 2 kept the protocol's state with the paths, of summaries the text alone, and settings that
+# options.RENAMED lists under their old names.
+FORMAT = 3
 
 
 @dataclass
@@ -32,19 +35,11 @@ class Segment:
     block: int | None = None
     logprobs: list[float | None] = field(default_factory=list)  # under the model
     sampling_logprobs: list[float | None] = field(default_factory=list)  # under the sampling distribution
+    sources: list[Source] = field(default_factory=list)  # of a comment: which tokens are whose words
 
     @property
     def sampled(self) -> bool:
         return self.kind in SAMPLED_KINDS
-
-
-@dataclass
-class Summary:
-    """What one path wrote at one block."""
-
-    text: str
-    num_tokens: int
-    closed: bool  # the model closed it itself, within the limit
 
 
 @dataclass
@@ -60,7 +55,7 @@ class BlockRecord:
     """One LeaP block. ``routes[i]`` are the peers path i read, in the order it read them."""
 
     index: int
-    summaries: dict[int, Summary] = field(default_factory=dict)
+    summaries: dict[int, Message] = field(default_factory=dict)
     routes: dict[int, list[Route]] = field(default_factory=dict)
 
 
@@ -129,7 +124,8 @@ class LeapOutput:
     leap: dict[str, Any] = field(default_factory=dict)  # the settings, as plain values
     sampling: dict[str, Any] = field(default_factory=dict)
     finished: bool = False
-    made_with: dict[str, Any] = field(default_factory=dict)  # dtype, weights' digest, context length, engine, prompts
+    made_with: dict[str, Any] = field(default_factory=dict)  # dtype, weights' digest, context, engine, prompts, protocol
+    state: dict[str, Any] = field(default_factory=dict)  # the protocol's: what resuming an interrupted run needs
 
     @property
     def answers(self) -> list[str | None]:
@@ -206,11 +202,12 @@ class LeapOutput:
         version = data.pop("leapgen")
         if version not in range(1, FORMAT + 1):
             raise ValueError(f"it has format {version}, this version reads up to {FORMAT}")
-        data["paths"] = [PathOutput(**{**p, "segments": [Segment(**s) for s in p["segments"]]}) for p in data["paths"]]
+        if version < 3:
+            data["state"] = _state_from_paths(data["paths"])
+            data["leap"] = {RENAMED.get(name, name): value for name, value in data.get("leap", {}).items()}
+        data["paths"] = [PathOutput(**{**p, "segments": [_segment_from(s) for s in p["segments"]]}) for p in data["paths"]]
         data["blocks"] = [_block_from(b) for b in data["blocks"]]
         data["ledger"] = Ledger(**data["ledger"])
-        if version < 3:
-            data["leap"] = {RENAMED.get(name, name): value for name, value in data.get("leap", {}).items()}
         return cls(**data)
 
 
@@ -218,8 +215,29 @@ def _short(answer: str | None) -> str:
     return repr(answer if answer is None or len(answer) <= 40 else answer[:37] + "...")
 
 
+def _segment_from(data: dict[str, Any]) -> Segment:
+    return Segment(**{**data, "sources": [Source(**source) for source in data.get("sources", [])]})
+
+
 def _block_from(data: dict[str, Any]) -> BlockRecord:
     """JSON made the path indices strings."""
     return BlockRecord(
-        data["index"], {int(i): Summary(**s) for i, s in data["summaries"].items()},
+        data["index"], {int(i): Message(**{"sender": int(i), "block": data["index"], **s})
+                        for i, s in data["summaries"].items()},
         {int(i): [Route(**r) for r in routes] for i, routes in data["routes"].items()})
+
+
+def _state_from_paths(paths: list[dict[str, Any]]) -> dict[str, Any]:
+    """The protocol's state, where an older format kept it."""
+    skipping, shared = [], []
+    for path in paths:
+        state = path["state"]
+        if not state:
+            continue
+        if state.pop("skips_blocks"):
+            skipping.append(path["index"])
+        summary = state.pop("shared_summary")
+        if summary is not None:
+            shared.append({"sender": path["index"], "block": 0, **summary})
+        state["paused_at"] = "<summarize>" if state.pop("opened_summary") else None
+    return {"skipping": skipping, "shared": shared}

@@ -215,7 +215,7 @@ def test_32_forks_of_2000_tokens_take_no_page_and_copy_none(long_run, monkeypatc
     """Would catch: forks that copy eagerly: 32 paths of a long prompt would need 32 times its memory."""
     engine, root, ledger = long_run
     copies = []
-    monkeypatch.setattr(engine.scheduler, "_copy_page", lambda source, target: (
+    monkeypatch.setattr(root.holding, "_copy_page", lambda source, target: (
         copies.append((source, target)), engine.runner.cache.copy_page(source, target)))
     used, computed = engine.pool.num_used, ledger.computed
     twins = [engine.fork(root, stream=Stream(1, i)) for i in range(1, 33)]

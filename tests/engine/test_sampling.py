@@ -19,8 +19,11 @@ from transformers import (
 
 from leapgen.config import SamplingConfig
 from leapgen.engine import NonFiniteLogitsError, Sequence, Stream
+from leapgen.engine.memory.holding import Holding
+from leapgen.engine.memory.pages import PagePool
 from leapgen.engine.sampling import host as sampling
 from leapgen.engine.sampling.host import TIE_SLACK, draw, sample
+from leapgen.engine.sequence import Phases
 from leapgen.record.ledger import Ledger
 
 GRID = 20_000
@@ -30,7 +33,8 @@ MARGIN = 1e-5  # how far from a filter's boundary every token must be, so that f
 def sequence(config=None, tokens=(1,), path=0, stop_tokens=(), min_length=0):
     return Sequence(id=path, family=path, tokens=list(tokens), sampled=bytearray(len(tokens)),
                     sampling=config or SamplingConfig(), stream=Stream(3, path), limit=1 << 20,
-                    stop_tokens=frozenset(stop_tokens), min_length=min_length, ledger=Ledger())
+                    stop_tokens=frozenset(stop_tokens), min_length=min_length, ledger=Ledger(),
+                    holding=Holding(PagePool(1, 1), lambda *_: None), phases=Phases([0], [""]))
 
 
 def sweep(monkeypatch, logits, who, points=GRID):

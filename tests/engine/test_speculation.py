@@ -9,7 +9,10 @@ from oracle import LogitsRecorder
 
 from leapgen.config import EngineConfig, SamplingConfig
 from leapgen.engine import Engine, Sequence, Stream
+from leapgen.engine.memory.holding import Holding
+from leapgen.engine.memory.pages import PagePool
 from leapgen.engine.sampling.host import NonFiniteLogitsError
+from leapgen.engine.sequence import Phases
 from leapgen.engine.speculation import FORGET, PRIOR, SIZES, Drafter, History, StepTimes
 from leapgen.record.ledger import Ledger
 
@@ -166,11 +169,11 @@ def ahead_of(engine, sequence):
 
 def change(sequence, engine, how):
     if how == "stream":
-        sequence.stream = Stream(8, 8)
+        engine.extend(sequence, limit=80, stream=Stream(8, 8))
     elif how == "stop_tokens":
-        sequence.stop_tokens = frozenset([sequence.ahead[0].token])
+        engine.extend(sequence, limit=80, stop_tokens=[sequence.ahead[0].token])
     elif how == "sampling":
-        sequence.sampling = SamplingConfig(temperature=1.5, top_k=None, top_p=1.0)
+        engine.extend(sequence, limit=80, sampling=SamplingConfig(temperature=1.5, top_k=None, top_p=1.0))
     elif how == "extend":
         engine.extend(sequence, [7, 8], limit=80)
     elif how == "pause":
@@ -195,7 +198,7 @@ def test_what_was_drawn_ahead_is_forgotten_when_it_would_no_longer_be_drawn(how)
     plain = engine_of(model, 0)
     other = plain.add(tokens, SAMPLING, stream=Stream(3, 0), limit=80)
     if how == "stop_tokens":
-        other.stop_tokens = sequence.stop_tokens
+        plain.extend(other, limit=80, stop_tokens=sequence.stop_tokens)
     else:
         change(other, plain, how)
     while plain.has_work:
@@ -235,7 +238,8 @@ def test_nan_behind_a_draft_that_would_not_be_drawn_stops_nobody():
 
 def sequence_of(tokens, path=0, family=0):
     return Sequence(id=path, family=family, tokens=list(tokens), sampled=bytearray(len(tokens)), sampling=SAMPLING,
-                    stream=Stream(0, path), limit=99, stop_tokens=frozenset(), min_length=0, ledger=Ledger())
+                    stream=Stream(0, path), limit=99, stop_tokens=frozenset(), min_length=0, ledger=Ledger(),
+                    holding=Holding(PagePool(1, 1), lambda *_: None), phases=Phases([0], [""]))
 
 
 def test_history_goes_by_the_longest_match_and_by_the_sequence_s_own_words_first():

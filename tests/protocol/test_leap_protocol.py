@@ -132,5 +132,5 @@ def test_a_path_without_context_for_a_block_reasons_on_whatever_it_opens():
     config = LeapConfig.leap_t(interval=30, max_new_tokens=120, summary_tokens=8, top_k_peers=2, force_answer=False,
                                written_answer_tokens=8, min_new_tokens=120)
     output = run(leap, Script(leap, " So <summarize> <summarize> on", at=180), config=config)
-    assert output.finished and all(path.state["skips_blocks"] for path in output.paths)
+    assert output.finished and output.state["skipping"] == [path.index for path in output.paths]
     assert all(path.own_text.count("<summarize>") == 2 for path in output.paths)

@@ -11,7 +11,8 @@ from leap_run import LEAP, QUESTION, SAMPLING, generator
 
 from leapgen import GenerationFailed
 from leapgen.config import LeapConfig
-from leapgen.protocol.routing import ROUTERS, Message, route, similarities
+from leapgen.protocol.routing import ROUTERS, route, similarities
+from leapgen.record.message import Message
 
 SUMMARIES = st.lists(st.text("abc 漢", max_size=7), max_size=5)
 PEERS = st.dictionaries(st.integers(0, 40), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.5 + 1e-12, 0.9, 1.0]), max_size=9)
@@ -28,7 +29,13 @@ def choose(router, peers, k, seed=0):
 
 
 def routes_of(summaries, receivers, router, k, similarity, seed, answers=()):
-    return route(summaries, dict(answers), 0, receivers, router, k, similarity, seed)
+    return routed(summaries, dict(answers), 0, receivers, router, k, similarity, seed)
+
+
+def routed(texts, answers, block, receivers, *options, **more):
+    """``route`` over messages with these texts and answers."""
+    messages = {path: Message(path, texts.get(path, ""), block, answers.get(path)) for path in {*texts, *receivers}}
+    return route({path: messages[path] for path in texts}, [messages[path] for path in receivers], *options, **more)
 
 
 # -- similarity ---------------------------------------------------------------------------------------------------------
@@ -270,7 +277,7 @@ def test_a_router_of_the_users_own_gets_messages_k_and_a_generator_and_decides_t
 
     texts, answers = {2: "ba", 0: "ab", 1: "ab"}, {0: None, 1: "7", 2: "8", 3: "9"}
     for _ in range(2):
-        routes = route(texts, answers, 5, [0, 3], router, 2, "levenshtein", seed="s")
+        routes = routed(texts, answers, 5, [0, 3], router, 2, "levenshtein", seed="s")
         assert routes == {0: [(2, 0.0), (1, 1.0)], 3: [(2, None), (1, None), (0, None)]}
         assert all(type(peer) is int for chosen in routes.values() for peer, _ in chosen)  # what JSON can hold
     assert seen[0][:3] == (Message(0, "ab", 5, None, None),
@@ -328,7 +335,7 @@ def test_a_filter_by_answers_can_be_written(monkeypatch):
     def stated(text):  # in place of a box, which a random model does not write
         return text[:1] if "e" in text else None
 
-    monkeypatch.setattr("leapgen.protocol.group.extract_answer", stated)
+    monkeypatch.setattr("leapgen.protocol.leap.extract_answer", stated)
     seen = {}
 
     def answered(receiver, messages, k, rng):

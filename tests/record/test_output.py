@@ -12,18 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_output import sample
 
-from leapgen.record.run import (
-    KINDS,
-    SAMPLED_KINDS,
-    BlockRecord,
-    LeapOutput,
-    Ledger,
-    PathOutput,
-    Route,
-    Segment,
-    Summary,
-    save_json,
-)
+from leapgen.record.files import save_json
+from leapgen.record.ledger import Ledger
+from leapgen.record.message import Message, Source
+from leapgen.record.run import KINDS, SAMPLED_KINDS, BlockRecord, LeapOutput, PathOutput, Route, Segment
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 COUNT = st.integers(0, 1 << 40)
@@ -35,21 +27,23 @@ def segments(draw):
     kind = draw(st.sampled_from(KINDS))
     tokens = draw(st.lists(st.integers(0, 1 << 18), max_size=4))
     both = [[draw(st.none() | NUMBER) for _ in tokens] if kind in SAMPLED_KINDS else [] for _ in range(2)]
-    return Segment(kind, tokens, draw(TEXT), draw(st.none() | st.integers(0, 9)), *both)
+    return Segment(kind, tokens, draw(TEXT), draw(st.none() | st.integers(0, 9)), *both, draw(st.lists(SOURCES, max_size=2)))
 
 
-SUMMARIES = st.builds(Summary, TEXT, COUNT, st.booleans())
+SOURCES = st.builds(Source, COUNT, COUNT, st.integers(-1, 99), st.integers(0, 9))
+SUMMARIES = st.builds(Message, st.integers(0, 99), TEXT, st.integers(0, 9), st.none() | TEXT, st.none() | NUMBER, COUNT,
+                      st.booleans(), st.lists(st.integers(0, 1 << 18), max_size=3), st.none() | COUNT)
 ROUTES = st.builds(Route, st.integers(0, 99), st.none() | NUMBER)
 BLOCKS = st.builds(BlockRecord, st.integers(0, 9), st.dictionaries(st.integers(0, 99), SUMMARIES, max_size=3),
                    st.dictionaries(st.integers(0, 99), st.lists(ROUTES, max_size=3), max_size=3))
 PATHS = st.builds(PathOutput, st.integers(0, 99), st.lists(segments(), max_size=4), st.none() | TEXT,
                   st.none() | st.sampled_from(["stop", "forced", "length", "interrupted"]),
-                  st.just({}) | st.just({"stage": "waiting", "own_tokens": 7, "shared_summary": None}))
+                  st.just({}) | st.just({"stage": "waiting", "own_tokens": 7, "paused_at": None}))
 LEDGERS = st.builds(Ledger, decoded=COUNT, recomputed=COUNT, pages_peak=COUNT,
                     seconds=st.dictionaries(TEXT, NUMBER, max_size=2))
 PLAIN = st.dictionaries(TEXT, st.none() | st.booleans() | COUNT | NUMBER | TEXT | st.lists(COUNT, max_size=2), max_size=3)
 OUTPUTS = st.builds(LeapOutput, TEXT, st.lists(PATHS, max_size=3), st.lists(BLOCKS, max_size=2), LEDGERS,
-                    st.integers(0, (1 << 63) - 1), TEXT, PLAIN, PLAIN, st.booleans())
+                    st.integers(0, (1 << 63) - 1), TEXT, PLAIN, PLAIN, st.booleans(), PLAIN, PLAIN)
 
 
 # -- on disk and back -------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from leapgen.demo import MAZE_SETTINGS, MAZE_SHAPE
 from leapgen.evaluation.placebos import OwnSummary, Strangers
 from leapgen.models import FOLDER, bundled_model, bundled_models
 from leapgen.protocol.chat import prompt_tokens
-from leapgen.protocol.group import Group
+from leapgen.protocol.leap import Leap
 from leapgen.protocol.prompts import PromptSet
 from leapgen.tasks.maze import Maze, make_maze
 from leapgen.tasks.maze.tokenizer import THINK_START, build_tokenizer
@@ -37,13 +37,9 @@ def generator() -> LeapGenerator:
     return LeapGenerator.from_pretrained("maze", dtype=torch.float32, engine=EngineConfig(kv_cache_bytes=1 << 30))
 
 
-def solved(leap: LeapConfig, group: type[Group] = Group, mazes: Sequence[Maze] = MAZES, **options) -> tuple[float, list]:
+def solved(leap: LeapConfig, protocol=Leap, mazes: Sequence[Maze] = MAZES, **options) -> tuple[float, list]:
     """Pass@1 over the mazes, 8 paths each."""
-    generator().group_class = group
-    try:
-        outputs = generator().generate([maze.question for maze in mazes], n=8, leap=leap, seed=7, **options)
-    finally:
-        generator().group_class = Group
+    outputs = generator().generate([maze.question for maze in mazes], n=8, leap=leap, seed=7, protocol=protocol, **options)
     return pass_at_1(mazes, outputs), outputs
 
 
@@ -59,7 +55,7 @@ def test_leap_beats_independent_paths_and_placebos_do_not():
     bank = {tuple(output.paths[0].segments[0].token_ids): [[s.text for s in block.summaries.values() if s.text]
                                                            for block in output.blocks] for output in outputs}
     own, _ = solved(LEAP, OwnSummary)
-    strangers, _ = solved(LEAP, type("Others", (Strangers,), {"bank": bank}))
+    strangers, _ = solved(LEAP, partial(Strangers, bank=bank))
     assert 0.2 < alone < 0.7
     assert together > alone + 0.15
     assert own < alone + (together - alone) / 2 and strangers < alone + (together - alone) / 2

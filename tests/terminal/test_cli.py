@@ -15,7 +15,8 @@ from sample_output import sample
 import leapgen
 from leapgen import BlockEvent, FinishEvent, LeapOutput, TokenEvent
 from leapgen.record.ledger import Ledger
-from leapgen.record.run import BlockRecord, PathOutput, Route, Segment, Summary
+from leapgen.record.message import Message
+from leapgen.record.run import BlockRecord, PathOutput, Route, Segment
 from leapgen.terminal import progress
 from leapgen.terminal.cli import main
 
@@ -30,7 +31,7 @@ def big_run(n=32, blocks=4):
                          Segment("comment", [4], "z" * 900, block)]
         return PathOutput(i, segments, f"{'x' * 60} {i % 7}" if i % 5 else None, "stop", {"stage": "finished"})
 
-    records = [BlockRecord(b, {i: Summary(f"begin{b} {'y ' * 450}end{b}", 9, True) for i in range(n)},
+    records = [BlockRecord(b, {i: Message(i, f"begin{b} {'y ' * 450}end{b}", b, num_tokens=9) for i in range(n)},
                            {i: [Route((i + k) % n, 0.5) for k in range(1, 5)] for i in range(n)}) for b in range(blocks)]
     return LeapOutput("Why " * 400, [path(i) for i in range(n)], records,
                       Ledger(decoded=10**7, prefilled=10**6, recomputed=10**6, reused=10**8, seconds={"reason": 1e5}),
@@ -217,7 +218,7 @@ def test_summaries_are_whole_on_demand(big, capsys):
 def test_nothing_is_said_of_who_made_a_path_change_its_answer(tmp_path, capsys):
     """Would catch: ``as path 1 had told it`` for a peer whose summary happens to hold the same digit."""
     output = sample(2)
-    output.blocks[0].summaries[1] = Summary("there are 42 ways to fail", 2, True)
+    output.blocks[0].summaries[1] = Message(1, "there are 42 ways to fail", 0, num_tokens=2)
     output.save(tmp_path / "run.json")
     assert main(["show", str(tmp_path / "run.json")]) == 0
     shown = " ".join(capsys.readouterr().out.split())

@@ -22,15 +22,15 @@ SETTINGS = ["--model", "maze", "--dtype", "float32", "--n", "16", "--interval", 
 PROGRAM = """
 import os, sys
 from leapgen.engine import Engine
-from leapgen.protocol.group import Group
+from leapgen.protocol.leap import Leap
 from leapgen.terminal.cli import main
 def telling(function, sign):
-    def told(self):
-        result = function(self)
+    def told(self, *arguments):
+        result = function(self, *arguments)
         os.write(int(sys.argv[1]), sign)
         return result
     return told
-Engine.step, Group._end_block = telling(Engine.step, b"s"), telling(Group._end_block, b"b")
+Engine.step, Leap._end_block = telling(Engine.step, b"s"), telling(Leap._end_block, b"b")
 sys.exit(main(sys.argv[2:]))
 """
 STEPS = 300  # a run takes about as many

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from leapgen.engine.backends.cpu.compiler.layers import call_layer, calling, decoder_layers
 from leapgen.engine.backends.cuda.tiles import TileList, cut
+from leapgen.engine.memory.holding import no_pages
 from leapgen.engine.sampling import device as device_sampling
 from leapgen.engine.sampling.host import Sampled, sample
 from leapgen.engine.sampling.random import UniformBlocks
 from leapgen.engine.scheduler import Chunk
-from leapgen.engine.sequence import no_pages
 from leapgen.engine.step import Attends, StepPlan, shared_segments
 
 if TYPE_CHECKING:

@@ -1,0 +1,145 @@
+"""How the paths of one question work together: a protocol says who waits, writes and reads; its group carries it out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from leapgen.engine import Event
+from leapgen.protocol.budget import check_prompt
+from leapgen.protocol.path import Path
+from leapgen.protocol.speaker import Speaker
+from leapgen.record.events import BlockEvent, GroupEvent, SegmentEvent
+from leapgen.record.ledger import Ledger
+from leapgen.record.run import BlockRecord, PathOutput
+
+
+class Protocol(ABC):
+    """One object for each question; a subclass is a method. Give the class to ``LeapGenerator.generate(protocol=...)``.
+
+    Tokens must follow from tokens: what a protocol decides may depend on what paths have said, on blocks and on seeded
+    randomness, never on how far another path has come when it is asked. Then runs are repeatable and resume exactly.
+    """
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+
+    @property
+    def name(self) -> str:
+        """By which a saved run says what it was made with."""
+        return type(self).__qualname__
+
+    def check(self) -> None:
+        """Refuses, before any work, what could never fit.
+
+        Raises:
+            ValueError: says what does not fit, and what to change.
+        """
+        check_prompt(self.group.speaker, len(self.group.beginning))
+
+    def go_on(self, path: Path) -> None:
+        """Lets a path reason, up to where it is to wait: one at its beginning, or a resumed one in its reasoning."""
+        path.reason()
+
+    @abstractmethod
+    def advance(self) -> None:
+        """Lets waiting paths and written messages go on. Called after every step in which a path has moved."""
+
+    def retains(self, path: Path) -> bool:
+        """Whether the KV of a path that has ended is still needed."""
+        return False
+
+    def state(self) -> dict[str, Any]:
+        """What ``restore`` needs to take up an interrupted run, besides paths and blocks; JSON values."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes over what ``state`` gave; paths and blocks are in place."""
+        assert not state, f"{self.name} has no state of its own to restore"
+
+
+class Independent(Protocol):
+    """Paths that never meet."""
+
+    def advance(self) -> None:
+        pass
+
+
+class Group:
+    """The paths of one question, in an engine.
+
+    The owner calls ``start`` once, hands every engine event of the group's sequences to ``handle``, and calls ``advance``
+    after each step; all return what happened. ``outputs`` may be read at any time; ``close`` frees the pages.
+
+    Args:
+        beginning: tokens that all paths go on from.
+    """
+
+    def __init__(self, speaker: Speaker, protocol: Callable[[Group], Protocol], n: int, seed: int, question: int = 0,
+                 beginning: Sequence[int] = ()) -> None:
+        self.speaker, self.seed, self.question, self.beginning = speaker, seed, question, list(beginning)
+        self.ledger = Ledger(prompt=len(speaker.prompt))
+        self.blocks: list[BlockRecord] = []
+        self._events: list[GroupEvent] = []
+        self.paths = [Path(i, question, speaker, seed, self.ledger, self._events.append) for i in range(n)]
+        self._members: dict[object, Path] = {path: path for path in self.paths}
+        for path in self.paths:
+            path.begin(self.beginning)
+        self.protocol = protocol(self)
+
+    def start(self, paths: Sequence[PathOutput] = (), blocks: Sequence[BlockRecord] = (),
+              state: Mapping[str, Any] | None = None) -> list[GroupEvent]:
+        """Enters the paths into the engine; given an interrupted run's paths, blocks and state, goes on from there."""
+        self.blocks = list(blocks)
+        for output in paths:
+            self.paths[output.index].restore(output)
+        if state is not None:
+            self.protocol.restore(state)
+        self._events += (SegmentEvent(self.question, path.index, segment)
+                         for path in self.paths for segment in path.transcript.segments)
+        engine, shared = self.speaker.engine, [*self.speaker.prompt, *self.beginning]
+        root = engine.add(shared, self.speaker.sampling, limit=len(shared) + 1, ledger=self.ledger, then="reason")
+        for path in self.paths:
+            if path.stage != "finished" or self.protocol.retains(path):
+                path.enter(root)
+                if path.stage == "reasoning":
+                    self.protocol.go_on(path)
+        engine.release(root)
+        return self._happened()
+
+    def handle(self, event: Event) -> list[GroupEvent]:
+        """Takes one engine event of a sequence of this group."""
+        self._members[event.sequence.owner].handle(event)
+        return self._happened()
+
+    def advance(self) -> list[GroupEvent]:
+        """Lets the protocol go on after a step."""
+        self.protocol.advance()
+        for path in self.paths:
+            if path.stage == "finished" and path.sequence is not None and not self.protocol.retains(path):
+                path.leave()
+        return self._happened()
+
+    def _happened(self) -> list[GroupEvent]:
+        events = self._events[:]
+        self._events.clear()
+        return events
+
+    def hold(self, block: BlockRecord) -> None:
+        """Notes a block, and tells of it."""
+        self.blocks.append(block)
+        self._events.append(BlockEvent(self.question, block))
+
+    @property
+    def done(self) -> bool:
+        return all(path.stage == "finished" for path in self.paths)
+
+    def outputs(self, unfinished: str | None = None) -> list[PathOutput]:
+        """The paths as they stand; those that have not ended carry ``unfinished`` as their finish reason."""
+        return [path.output(unfinished) for path in self.paths]
+
+    def close(self) -> None:
+        """Gives every page back."""
+        for path in self.paths:
+            path.leave()

@@ -1,0 +1,50 @@
+"""What a path speaks through: an engine, and how its tokens become text, are drawn and end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from leapgen.config import LeapConfig, SamplingConfig
+from leapgen.engine import Engine
+from leapgen.protocol.endings import Endings
+from leapgen.protocol.prompts import SUMMARY_CLOSE, PromptSet
+from leapgen.protocol.text import Vocabulary
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """One for the paths of a question that share a model and a prompt."""
+
+    engine: Engine
+    vocabulary: Vocabulary
+    prompts: PromptSet
+    endings: Endings
+    config: LeapConfig
+    sampling: SamplingConfig
+    prompt: tuple[int, ...]
+
+    @cached_property
+    def forced_answer(self) -> list[int]:
+        """The tokens that ask a path out of budget for its answer; none if none is asked for."""
+        if not self.config.force_answer:
+            return []
+        closing = f"\n{self.endings.think_end}" if self.endings.think_end else ""
+        return self.vocabulary.encode([self.prompts.forced_answer + closing + self.prompts.answer_lead], after=self.prompt)
+
+    @property
+    def answer_room(self) -> int:
+        """Positions to be kept free for a forced answer."""
+        return len(self.forced_answer) + self.config.forced_answer_tokens if self.config.force_answer else 0
+
+    @cached_property
+    def closing_size(self) -> int:
+        """Tokens of the tag that closes a summary."""
+        return len(self.vocabulary.encode([f" {SUMMARY_CLOSE}"], after=[]))
+
+    @cached_property
+    def frame_size(self) -> int:
+        """Tokens around a summary at most: the longest trigger and lead-in, and the closing tag."""
+        longest = [max(len(self.vocabulary.encode([text], after=[])) for text in texts)
+                   for texts in (self.prompts.triggers, self.prompts.lead_ins)]
+        return sum(longest) + 2 + self.closing_size  # 2: a gap before, and a space between
