@@ -24,7 +24,7 @@ demo: setup
 lint: $(VENV)/.linters
 	$(BIN)/ruff check
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/clang-format --dry-run --Werror kernels/csrc/*.cpp kernels/csrc/*.h
+	find kernels/csrc -name '*.cpp' -o -name '*.h' | xargs $(BIN)/clang-format --dry-run --Werror
 	$(BIN)/mypy
 
 $(VENV)/.linters: $(VENV)/.installed

@@ -16,15 +16,16 @@ from leapgen.engine import Engine
 from leapgen.following import follow
 from leapgen.job import Question
 from leapgen.pretrained import load, name_of, tokenizer_of, vocabulary_size
-from leapgen.protocol.base import Group
+from leapgen.protocol.base import Group, Method
 from leapgen.protocol.chat import Beginning, Prompt
+from leapgen.protocol.endings import Endings
 from leapgen.protocol.leap import Leap
 from leapgen.protocol.prompts import TAGS, PromptSet
 from leapgen.protocol.speaker import Speaker
 from leapgen.protocol.text import Vocabulary
 from leapgen.record.events import StreamEvent
 from leapgen.record.run import LeapOutput
-from leapgen.request import ProtocolFactory, Request, settings
+from leapgen.request import Request, settings
 from leapgen.resuming import OneSaved, Saved, check_made_with, made_with, saved_runs
 from leapgen.session import Run, Session
 from leapgen.stopping import Condition
@@ -95,21 +96,21 @@ class LeapGenerator:
     @overload
     def generate(self, prompt: Prompt, n: int = 32, *, leap: LeapConfig | bool = True,
                  sampling: SamplingConfig | None = None, seed: int = 0, beginning: Beginning | None = None,
-                 protocol: ProtocolFactory = Leap, until: Condition | None = None,
+                 protocol: Method = Leap, until: Condition | None = None,
                  callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
                  checkpoint: str | os.PathLike[str] | None = None, **options: Any) -> LeapOutput: ...
 
     @overload
     def generate(self, prompt: Sequence[Prompt], n: int = 32, *, leap: LeapConfig | bool = True,
                  sampling: SamplingConfig | None = None, seed: int = 0,
-                 beginning: Sequence[Beginning | None] | None = None, protocol: ProtocolFactory = Leap,
+                 beginning: Sequence[Beginning | None] | None = None, protocol: Method = Leap,
                  until: Condition | None = None, callback: Callable[[StreamEvent], None] | None = None,
                  progress: bool | None = None, checkpoint: str | os.PathLike[str] | None = None,
                  **options: Any) -> list[LeapOutput]: ...
 
     def generate(self, prompt: Prompt | Sequence[Prompt], n: int = 32, *, leap: LeapConfig | bool = True,
                  sampling: SamplingConfig | None = None, seed: int = 0,
-                 beginning: Beginning | Sequence[Beginning | None] | None = None, protocol: ProtocolFactory = Leap,
+                 beginning: Beginning | Sequence[Beginning | None] | None = None, protocol: Method = Leap,
                  until: Condition | None = None, callback: Callable[[StreamEvent], None] | None = None,
                  progress: bool | None = None, checkpoint: str | os.PathLike[str] | None = None,
                  **options: Any) -> LeapOutput | list[LeapOutput]:
@@ -143,36 +144,35 @@ class LeapGenerator:
             GenerationFailed: an error during the run; carries the outputs so far.
             GenerationInterrupted: Ctrl-C; carries the outputs so far.
         """
-        configs = self.settings(leap, sampling, options)
-        request = Request.checked(prompt, beginning, n, seed, *configs, protocol, until)
+        request = Request.checked(prompt, beginning, n, seed, *self.settings(leap, sampling, options), protocol, until)
         outputs = follow(self._run(request), callback, progress, checkpoint, request.several)
         return outputs if request.several else outputs[0]
 
     def stream(self, prompt: Prompt | Sequence[Prompt], n: int = 32, *, leap: LeapConfig | bool = True,
                sampling: SamplingConfig | None = None, seed: int = 0,
-               beginning: Beginning | Sequence[Beginning | None] | None = None, protocol: ProtocolFactory = Leap,
+               beginning: Beginning | Sequence[Beginning | None] | None = None, protocol: Method = Leap,
                until: Condition | None = None, **options: Any) -> Run:
         """As ``generate``, yielding events as they come: tokens, segments, cuts, blocks, finished paths and outputs.
 
         Inputs are checked when this is called, not when the first event is asked for. The run can be stopped, closed, and
         asked for its outputs while it goes on.
         """
-        configs = self.settings(leap, sampling, options)
-        return self._run(Request.checked(prompt, beginning, n, seed, *configs, protocol, until))
+        leap, sampling = self.settings(leap, sampling, options)
+        return self._run(Request.checked(prompt, beginning, n, seed, leap, sampling, protocol, until))
 
     @overload
     def resume(self, output: Saved, *, leap: LeapConfig | None = None, sampling: SamplingConfig | None = None,
-               protocol: ProtocolFactory = Leap, check: bool = True, callback: Callable[[StreamEvent], None] | None = None,
+               protocol: Method = Leap, check: bool = True, callback: Callable[[StreamEvent], None] | None = None,
                progress: bool | None = None, checkpoint: str | os.PathLike[str] | None = None) -> LeapOutput: ...
 
     @overload
     def resume(self, output: list[OneSaved] | tuple[OneSaved, ...], *, leap: LeapConfig | None = None,
-               sampling: SamplingConfig | None = None, protocol: ProtocolFactory = Leap, check: bool = True,
+               sampling: SamplingConfig | None = None, protocol: Method = Leap, check: bool = True,
                callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
                checkpoint: str | os.PathLike[str] | None = None) -> list[LeapOutput]: ...
 
     def resume(self, output: Saved | Sequence[Saved], *, leap: LeapConfig | None = None,
-               sampling: SamplingConfig | None = None, protocol: ProtocolFactory = Leap, check: bool = True,
+               sampling: SamplingConfig | None = None, protocol: Method = Leap, check: bool = True,
                callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
                checkpoint: str | os.PathLike[str] | None = None) -> LeapOutput | list[LeapOutput]:
         """Goes on with an interrupted run from where it stopped; the tokens are those of a run never interrupted.
@@ -195,8 +195,7 @@ class LeapGenerator:
         return outputs if several else outputs[0]
 
     def resume_stream(self, output: Saved | Sequence[Saved], *, leap: LeapConfig | None = None,
-                      sampling: SamplingConfig | None = None, protocol: ProtocolFactory = Leap,
-                      check: bool = True) -> Run:
+                      sampling: SamplingConfig | None = None, protocol: Method = Leap, check: bool = True) -> Run:
         """As ``resume``, yielding events; the first are the segments that the paths already have."""
         outputs = saved_runs(output)
         with self._session.turn():
@@ -226,36 +225,42 @@ class LeapGenerator:
             return self._session.run(self._questions(request), request.until)
 
     def _questions(self, request: Request) -> list[Question]:
-        leap, encoder = request.leap, self._encoder
+        leap, sampling, prompts, encoder = request.leap, request.sampling, self.prompts, self._encoder
         endings, seen, questions = encoder.endings(leap), Counter[tuple[int, ...]](), []
         for index, (prompt, beginning) in enumerate(zip(request.prompts, request.beginnings, strict=True)):
-            tokens = tuple(encoder.prompt(prompt, leap, self.prompts, endings))
-            speaker = Speaker(self.engine, self.vocabulary, self.prompts, endings, leap, request.sampling, tokens)
-            group = Group(speaker, request.protocol, request.n, request.seed + seen[tokens], index,
-                          encoder.beginning(beginning, tokens, leap, endings))
-            seen[tokens] += 1
+            tokens = encoder.prompt(prompt, leap, prompts, endings)
+            seed = request.seed + seen[tuple(tokens)]
+            seen[tuple(tokens)] += 1
+            group = self._group(prompts, endings, leap, sampling, tokens, request.protocol, request.n, seed, index,
+                                encoder.beginning(beginning, tokens, leap, endings))
             group.protocol.check()
             questions.append(Question(group, self._output(encoder.question(prompt), group)))
         return questions
 
     def _resumed(self, output: LeapOutput, index: int, leap: LeapConfig | None, sampling: SamplingConfig | None,
-                 protocol: ProtocolFactory, check: bool) -> Question:
+                 protocol: Method, check: bool) -> Question:
         leap = leap or config_from(LeapConfig, output.leap, "leap")
         sampling = sampling or config_from(SamplingConfig, output.sampling, "sampling")
         stated = output.made_with.get("prompts")
         prompts = PromptSet(**stated) if stated else self.prompts
         prompt, *after = output.paths[0].segments
         beginning = after[0].token_ids if after and after[0].kind == "beginning" else ()
-        speaker = Speaker(self.engine, self.vocabulary, prompts, self._encoder.endings(leap), leap, sampling,
-                          tuple(prompt.token_ids))
-        group = Group(speaker, protocol, len(output.paths), output.seed, index, beginning)
+        group = self._group(prompts, self._encoder.endings(leap), leap, sampling, prompt.token_ids, protocol,
+                            len(output.paths), output.seed, index, beginning)
         fresh = self._output(output.question, group)
         if check:
             check_made_with(output.made_with, fresh.made_with)
         return Question(group, fresh, output)
 
+    def _group(self, prompts: PromptSet, endings: Endings, leap: LeapConfig, sampling: SamplingConfig,
+               prompt: Sequence[int], protocol: Method, n: int, seed: int, question: int,
+               beginning: Sequence[int]) -> Group:
+        speaker = Speaker(self.engine, self.vocabulary, prompts, endings, leap, sampling, tuple(prompt))
+        return Group(speaker, protocol, n, seed, question, beginning)
+
     def _output(self, question: str, group: Group) -> LeapOutput:
         """The output of a question before its first step."""
-        return LeapOutput(question=question, paths=[], seed=group.seed, model=self.name,
-                          leap=plain_values(group.speaker.config), sampling=plain_values(group.speaker.sampling),
-                          made_with=made_with(self.model, group))
+        speaker = group.speaker
+        return LeapOutput(question=question, paths=[], seed=group.seed, model=self.name, leap=plain_values(speaker.config),
+                          sampling=plain_values(speaker.sampling),
+                          made_with=made_with(self.model, self.engine, speaker.prompts, group.protocol.name))

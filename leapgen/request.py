@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,9 @@ import torch
 from transformers import GenerationConfig
 
 from leapgen.config import LeapConfig, SamplingConfig, split_options
-from leapgen.protocol.base import Group, Protocol
+from leapgen.protocol.base import Method
 from leapgen.protocol.chat import Beginning, Prompt, parse, parse_beginnings
 from leapgen.stopping import Condition
-
-ProtocolFactory = Callable[[Group], Protocol]
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class Request:
         beginnings: what the paths of each prompt go on from; None for nothing.
         several: whether the prompts came as a list.
         seed: of the random streams.
-        protocol: makes the protocol of a question's group.
+        protocol: how the paths of a question work together.
         until: when to stop a question early.
     """
 
@@ -38,12 +36,12 @@ class Request:
     seed: int
     leap: LeapConfig
     sampling: SamplingConfig
-    protocol: ProtocolFactory
+    protocol: Method
     until: Condition | None = None
 
     @classmethod
     def checked(cls, prompt: Prompt | Sequence[Prompt], beginning: Beginning | Sequence[Beginning | None] | None, n: int,
-                seed: int, leap: LeapConfig, sampling: SamplingConfig, protocol: ProtocolFactory,
+                seed: int, leap: LeapConfig, sampling: SamplingConfig, protocol: Method,
                 until: Condition | None) -> Request:
         """A request as ``LeapGenerator.generate`` takes its arguments; numbers may be those of other libraries.
 
@@ -54,6 +52,9 @@ class Request:
             raise ValueError(f"n={n!r} is not allowed: n must be an integer >= 1, the number of paths.")
         if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or not 0 <= seed < 1 << 63:
             raise ValueError(f"seed={seed!r} is not allowed: seed must be an integer in 0 .. 2**63 - 1.")
+        if not callable(protocol):
+            raise TypeError("protocol must be a subclass of leapgen.protocol.base.Protocol, or what makes one, not "
+                            f"{protocol!r:.80}.")
         if until is not None and not callable(until):
             raise TypeError(f"until must be a stop condition, such as leapgen.stopping.consensus(0.5), not {until!r:.80}.")
         prompts, several = parse(_without_tensor(prompt))

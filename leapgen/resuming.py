@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 from transformers import PreTrainedModel
 
+from leapgen.engine import Engine
 from leapgen.engine.model.identity import weights_digest
 from leapgen.options import plain_values
-from leapgen.protocol.base import Group
+from leapgen.protocol.prompts import PromptSet
 from leapgen.record.run import LeapOutput
 
 Saved = LeapOutput | str | os.PathLike[str]  # a run, or the file it was saved in
@@ -36,12 +37,11 @@ def _loaded(output: object) -> LeapOutput:
     return output
 
 
-def made_with(model: PreTrainedModel, group: Group) -> dict[str, Any]:
-    """What decides about a question's tokens besides its settings, as JSON values."""
-    speaker = group.speaker
-    return {"dtype": str(model.dtype).removeprefix("torch."), "context_length": speaker.engine.context_length,
-            "protocol": group.protocol.name, "weights": weights_digest(model),
-            "engine": plain_values(speaker.engine.config), "prompts": plain_values(speaker.prompts)}
+def made_with(model: PreTrainedModel, engine: Engine, prompts: PromptSet, protocol: str) -> dict[str, Any]:
+    """What decides about a run's tokens besides its settings, as JSON values."""
+    return {"dtype": str(model.dtype).removeprefix("torch."), "context_length": engine.context_length,
+            "weights": weights_digest(model), "engine": plain_values(engine.config), "prompts": plain_values(prompts),
+            "protocol": protocol}
 
 
 def check_made_with(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

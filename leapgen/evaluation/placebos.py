@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from leapgen.protocol.base import Group
 from leapgen.protocol.leap import Leap
 from leapgen.protocol.path import Path
+from leapgen.protocol.text import decode
 from leapgen.record.message import Message
 
 
@@ -66,7 +67,6 @@ class Scrambled(Placebo):
         self.words = words
 
     def instead(self, path: Path, messages: Sequence[Message], rng: random.Random) -> list[Message]:
-        speaker = self.group.speaker
-        question = str(speaker.vocabulary.tokenizer.decode(list(speaker.prompt)))
+        question = decode(self.group.speaker.vocabulary.tokenizer, self.group.speaker.prompt)
         choices = sorted(set(self.words.findall(question)))
         return [Message(m.sender, self.words.sub(lambda _: rng.choice(choices), m.text), m.block) for m in messages]

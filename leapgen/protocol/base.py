@@ -66,6 +66,9 @@ class Independent(Protocol):
         pass
 
 
+Method = Callable[["Group"], Protocol]  # what makes a question's protocol: a subclass, or a partial of one
+
+
 class Group:
     """The paths of one question, in an engine.
 
@@ -76,7 +79,7 @@ class Group:
         beginning: tokens that all paths go on from.
     """
 
-    def __init__(self, speaker: Speaker, protocol: Callable[[Group], Protocol], n: int, seed: int, question: int = 0,
+    def __init__(self, speaker: Speaker, protocol: Method, n: int, seed: int, question: int = 0,
                  beginning: Sequence[int] = ()) -> None:
         self.speaker, self.seed, self.question, self.beginning = speaker, seed, question, list(beginning)
         self.ledger = Ledger(prompt=len(speaker.prompt))

@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from leapgen.answers import normalize_answer
-from leapgen.options import RENAMED
 from leapgen.record.files import save_json
+from leapgen.record.formats import upgraded
 from leapgen.record.ledger import Ledger
 from leapgen.record.message import Message, Source
 
 Kind = Literal["prompt", "beginning", "own", "trigger", "summary", "comment", "forced", "answer"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SAMPLED_KINDS = ("own", "summary", "answer")
-# 1 had no made_with; 1 and 2 kept the protocol's state with the paths, of summaries the text alone, and settings that
-# options.RENAMED lists under their old names.
 FORMAT = 3
 
 
@@ -203,8 +201,7 @@ class LeapOutput:
         if version not in range(1, FORMAT + 1):
             raise ValueError(f"it has format {version}, this version reads up to {FORMAT}")
         if version < 3:
-            data["state"] = _state_from_paths(data["paths"])
-            data["leap"] = {RENAMED.get(name, name): value for name, value in data.get("leap", {}).items()}
+            data = upgraded(data)
         data["paths"] = [PathOutput(**{**p, "segments": [_segment_from(s) for s in p["segments"]]}) for p in data["paths"]]
         data["blocks"] = [_block_from(b) for b in data["blocks"]]
         data["ledger"] = Ledger(**data["ledger"])
@@ -225,19 +222,3 @@ def _block_from(data: dict[str, Any]) -> BlockRecord:
         data["index"], {int(i): Message(**{"sender": int(i), "block": data["index"], **s})
                         for i, s in data["summaries"].items()},
         {int(i): [Route(**r) for r in routes] for i, routes in data["routes"].items()})
-
-
-def _state_from_paths(paths: list[dict[str, Any]]) -> dict[str, Any]:
-    """The protocol's state, where an older format kept it."""
-    skipping, shared = [], []
-    for path in paths:
-        state = path["state"]
-        if not state:
-            continue
-        if state.pop("skips_blocks"):
-            skipping.append(path["index"])
-        summary = state.pop("shared_summary")
-        if summary is not None:
-            shared.append({"sender": path["index"], "block": 0, **summary})
-        state["paused_at"] = "<summarize>" if state.pop("opened_summary") else None
-    return {"skipping": skipping, "shared": shared}
