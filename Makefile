@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install -q -c constraints.txt
 LINTERS := ruff import-linter mypy clang-format
 
-.PHONY: setup test demo docs lint clean
+.PHONY: setup test demo lint clean
 
 setup: $(VENV)/.installed
 
@@ -21,14 +21,10 @@ test: setup
 demo: setup
 	$(BIN)/leapgen demo
 
-docs: setup
-	$(BIN)/python -c 'import furo, myst_parser' 2>/dev/null || $(PIP) -e '.[docs]'
-	$(BIN)/python -m sphinx -W --keep-going -n -q docs build/docs
-
 lint: $(VENV)/.linters
 	$(BIN)/ruff check
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/clang-format --dry-run --Werror $$(find kernels/csrc -name '*.cpp' -o -name '*.h')
+	find kernels/csrc -name '*.cpp' -o -name '*.h' | xargs $(BIN)/clang-format --dry-run --Werror
 	$(BIN)/mypy
 
 $(VENV)/.linters: $(VENV)/.installed

@@ -1,4 +1,4 @@
-"""Runs on disk while they go on, so that a killed process loses a block or a minute at most."""
+"""Runs saved while they go on, so that a killed process loses at most a block or a minute."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Unfinished(Protocol):
 class Checkpoints:
     """Saves a run's outputs: at its start, at every block, every minute, and each as soon as it is done.
 
-    A save that fails during the run is told once, and tried again a minute later and at the end: the disk may have room
-    again by then.
+    A save that fails during the run is reported once, and tried again a minute later and at the end: the disk may have
+    space by then.
 
     Args:
         files: one for each question.
-        made_with: what is to be noted in ``LeapOutput.made_with`` besides what the generator knows.
-        warn: where a save that failed is told.
+        made_with: added to each ``LeapOutput.made_with``.
+        warn: reports a save that failed.
 
     Raises:
         OSError: not even the start can be saved.
@@ -51,7 +51,7 @@ class Checkpoints:
         self._save_all()
 
     def update(self, event: StreamEvent) -> None:
-        """Saves what an event, or the clock, makes due."""
+        """Saves if an event or the clock says so."""
         try:
             if isinstance(event, OutputEvent):
                 self._save(event.question, event.output)

@@ -52,13 +52,13 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         settle(self)
         require(is_number(self.temperature) and (self.temperature == 0 or self.temperature >= 1e-4), "temperature",
-                 self.temperature, "0 (greedy) or a finite number >= 1e-4")
+                self.temperature, "0 (greedy) or a finite number >= 1e-4")
         require(self.top_k is None or is_int(self.top_k, 1), "top_k", self.top_k,
-                 "an integer >= 1, or None to keep every token")
+                "an integer >= 1, or None to keep every token")
         require(is_number(self.top_p) and 0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
         require(is_number(self.min_p) and 0 <= self.min_p <= 1, "min_p", self.min_p, "in [0, 1]")
         require(is_number(self.repetition_penalty) and self.repetition_penalty > 0, "repetition_penalty",
-                 self.repetition_penalty, "a finite number > 0 (1 is off)")
+                self.repetition_penalty, "a finite number > 0 (1 is off)")
         make_tuple(self, "logits_processors", "callables (input_ids, scores) -> scores", callable)
 
     @classmethod
@@ -68,10 +68,9 @@ class SamplingConfig:
 
     @classmethod
     def from_generation_config(cls, generation_config: Any) -> SamplingConfig:
-        """The paper's values, with those a model's ``generation_config`` states put in their place.
+        """The values that a model's ``generation_config`` states, and the paper's for the others.
 
-        ``do_sample=False`` without a temperature is transformers' own default rather than advice about the
-        model, and n greedy paths would all be the same, so it is not taken over.
+        ``do_sample=False`` is ignored: transformers sets it by default, and n greedy paths would all be the same.
         """
         stated = {}
         for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty"):
@@ -89,30 +88,30 @@ class SamplingConfig:
 @named_options
 @dataclass(frozen=True)
 class EngineConfig:
-    """What the engine may use.
+    """An engine's memory and batch limits, and how its steps are computed.
 
     Args:
         page_size: tokens in a KV page.
         kv_cache_bytes: limit of the KV pool in bytes over all layers; overrides ``kv_cache_fraction``.
         kv_cache_fraction: limit as a fraction of the device memory that is free at construction, in (0, 1].
-        max_step_tokens: tokens one forward pass computes at most; longer prefills are split over steps. Where decoder layers
-            run as programs of the CPU kernels, results are the same bits whatever it is. Elsewhere (the experts of a
-            mixture, too) torch's rounding may depend on how many rows are computed together: now and then another token
-            comes out, in half precision more often.
-        max_batch_size: sequences in one forward pass at most.
+        max_step_tokens: most tokens of one forward pass; a longer prefill takes several steps. Where the CPU kernels run
+            the decoder layers as programs, results have the same bits whatever the limit. Elsewhere the limit may change
+            torch's rounding, which can depend on the number of rows (in a mixture of experts, that of routers and
+            experts): once in a while another token is sampled, more often in half precision.
+        max_batch_size: most sequences in one forward pass.
         context_length: positions a sequence may have; ``None`` takes the model's own.
-        kernels: use compiled kernels where they serve device and dtype; without, plain torch does everything.
-        compile: compile the model's decoder layers at construction: on CPU to programs of the kernels (a second or two),
-            on CUDA by inductor (torch keeps the result for the next start). ``None`` does so for models of a million
-            parameters and more on CPU, of 50 million and more on CUDA. Needs ``kernels``;
-            where compiling fails the log says so and steps run as they are.
-        graphs: on a CUDA device, capture decode steps as CUDA graphs at construction, one for each of some batch sizes;
-            the log says how long that took. What cannot be captured runs as it is. Needs ``kernels``. ``compile`` holds
-            for what is captured.
-        draft_tokens: tokens guessed ahead for a decoding sequence at most, from what it and its relatives said before
-            (prompt lookup decoding); sampled tokens are the same with and without. How many are computed follows from
-            the time steps take; a step of one to three sequences computes up to four times as many in all. 0 computes
-            none. ``None`` is 4 where the CPU kernels serve the model, else 0.
+        kernels: use compiled kernels where they serve device and dtype; False computes everything with plain torch.
+        compile: compile the decoder layers at construction: on CPU to programs of the kernels (one or two seconds), on
+            CUDA with inductor (torch caches the result for the next start). ``None`` compiles models from a million
+            parameters on CPU and from 50 million on CUDA. Needs ``kernels``. If compiling fails, the log says so and
+            steps run uncompiled.
+        graphs: on a CUDA device, capture decode steps as CUDA graphs at construction, for several batch sizes; the log
+            says how long that took. Steps that cannot be captured run without a graph. Needs ``kernels``; ``compile``
+            decides whether captured layers are compiled.
+        draft_tokens: most draft tokens of a decoding sequence, taken from what it and its relatives said before (prompt
+            lookup decoding); sampled tokens are the same with and without them. Measured step times decide how many are
+            computed; steps of one to three sequences may compute up to four times as many together. 0 computes none;
+            ``None`` is 4 where the CPU kernels serve the model, else 0.
 
     Raises:
         ValueError: a value outside its range.
@@ -133,16 +132,16 @@ class EngineConfig:
         settle(self)
         require(is_int(self.page_size, 1), "page_size", self.page_size, "an integer >= 1")
         require(self.kv_cache_bytes is None or is_int(self.kv_cache_bytes, 1), "kv_cache_bytes",
-                 self.kv_cache_bytes, "an integer >= 1, or None to use kv_cache_fraction")
+                self.kv_cache_bytes, "an integer >= 1, or None to use kv_cache_fraction")
         require(is_number(self.kv_cache_fraction) and 0 < self.kv_cache_fraction <= 1, "kv_cache_fraction",
-                 self.kv_cache_fraction, "in (0, 1]")
+                self.kv_cache_fraction, "in (0, 1]")
         require(is_int(self.max_step_tokens, 1), "max_step_tokens", self.max_step_tokens, "an integer >= 1")
         require(is_int(self.max_batch_size, 1), "max_batch_size", self.max_batch_size, "an integer >= 1")
         require(self.context_length is None or is_int(self.context_length, 2), "context_length",
-                 self.context_length, "an integer >= 2, or None for the model's own")
+                self.context_length, "an integer >= 2, or None for the model's own")
         require(self.compile in (None, True, False), "compile", self.compile, "True, False, or None to go by size")
         require(self.draft_tokens is None or is_int(self.draft_tokens, 0), "draft_tokens", self.draft_tokens,
-                 "an integer >= 0, or None to go by device")
+                "an integer >= 0, or None to go by device")
 
     def replace(self, **changes: Any) -> EngineConfig:
         return dataclasses.replace(self, **changes)
@@ -155,33 +154,33 @@ class LeapConfig:
 
     Args:
         interval: own tokens between two LeaP blocks (the paper's T).
-        max_new_tokens: own tokens a path may reason in all; summaries and comments are not counted.
-        max_blocks: blocks at most; ``None`` for as many as fit in the budget; 0 for independent paths.
-        blocks: numbers (from 0) of the intervals after which a block is held; ``None`` for every one.
-        summary_tokens: tokens of a summary at most.
-        top_k_peers: summaries a path receives at most.
+        max_new_tokens: most own tokens of a path's reasoning; summaries and comments do not count.
+        max_blocks: most blocks; ``None`` holds as many as fit in the budget, 0 makes paths independent.
+        blocks: numbers (from 0) of the intervals that end in a block; ``None`` for all.
+        summary_tokens: most tokens of a summary.
+        top_k_peers: most summaries that a path receives at a block.
         router: ``dispersed`` (Eq. 1), ``clustered`` (Eq. 2), ``hybrid`` (Eq. 3), ``random`` or ``all``, or a
-            callable ``(receiver, messages, k, random generator) -> senders`` in the order they are read;
-            ``leapgen.record.message.Message`` says what a message holds.
+            callable ``(receiver, messages, k, random generator) -> senders`` in the order they are read; receiver and
+            messages are ``leapgen.record.message.Message``.
         similarity: ``levenshtein`` (Eq. 4), ``indel`` (what the published code computes), or a callable where 1 means
-            equal: ``(str, str) -> float`` for a pair, or ``(list of n str) -> [n, n]`` for all at once (embeddings, say).
-            Which it is follows from how many arguments it must be given.
-        keep_summary: whether a path's own summary stays in it (published behaviour) or only peers see it.
-        finished_share: whether paths that ended their thinking go on sharing; the published code drops them.
+            equal: ``(str, str) -> float`` compares a pair, ``(list of n str) -> [n, n]`` all at once (embeddings, for
+            example). The number of arguments that it needs tells which of the two it is.
+        keep_summary: a path keeps its own summary (published behaviour); otherwise only peers see it.
+        finished_share: paths that ended their thinking go on sharing; the published code drops them.
         self_summarize: the model opens ``<summarize>`` itself (LeaP-T models).
         explain: put the question into the prompt that explains the tags, and prefill the assistant's opening;
             off for LeaP-T models and independent paths, which get the plain chain-of-thought prompt.
-        force_answer: when a path is out of budget, inject a phrase that asks for the answer.
-        forced_answer_tokens: tokens after a forced-answer phrase at most.
-        write_answer: whether a path that closed its thinking goes on to write the answer.
-        written_answer_tokens: tokens of an answer that a path writes after it closed its thinking, at most.
+        force_answer: ask a path that is out of budget for its answer, by a phrase injected into it.
+        forced_answer_tokens: most tokens after the phrase that asks for an answer.
+        write_answer: let a path that closed its thinking write its answer.
+        written_answer_tokens: most tokens of an answer that a path writes after closing its thinking.
         min_new_tokens: own tokens before a stop token may be sampled.
         stop_token_ids: token ids that end a path, besides the model's own end tokens.
         stop_strings: strings that end a path when its own text contains them.
         ignore_eos: go on after end tokens (for benchmarks).
         think_start, think_end: thinking markers; ``None`` finds them in tokenizer and template, "" is none.
-        sampling_defaults: values for fields of ``SamplingConfig`` where a run is given neither a ``SamplingConfig`` nor an
-            option of that name; a mapping, kept as pairs.
+        sampling_defaults: fields of ``SamplingConfig`` for runs that are given neither a ``SamplingConfig`` nor an option of
+            that name; a mapping, kept as pairs.
 
     Raises:
         ValueError: a value outside its range.
@@ -217,26 +216,26 @@ class LeapConfig:
                      "written_answer_tokens"):
             require(is_int(getattr(self, name), 1), name, getattr(self, name), "an integer >= 1")
         require(self.max_blocks is None or is_int(self.max_blocks, 0), "max_blocks", self.max_blocks,
-                 "an integer >= 0, or None for no limit")
+                "an integer >= 0, or None for no limit")
         if self.blocks is not None:
             make_tuple(self, "blocks", "integers >= 0, or None for every interval", lambda block: is_int(block, 0))
             object.__setattr__(self, "blocks", tuple(sorted(set(self.blocks))))
         require(is_int(self.min_new_tokens, 0), "min_new_tokens", self.min_new_tokens, "an integer >= 0")
         require(self.min_new_tokens <= self.max_new_tokens, "min_new_tokens", self.min_new_tokens,
-                 f"at most max_new_tokens={self.max_new_tokens}")
+                f"at most max_new_tokens={self.max_new_tokens}")
         require(takes(self.router, 4) if callable(self.router)
-                 else isinstance(self.router, str) and self.router in ROUTERS, "router", self.router,
-                 f"one of {', '.join(ROUTERS)}, or a callable (receiver, messages, k, rng) -> senders")
+                else isinstance(self.router, str) and self.router in ROUTERS, "router", self.router,
+                f"one of {', '.join(ROUTERS)}, or a callable (receiver, messages, k, rng) -> senders")
         require(required_arguments(self.similarity) in (1, 2) if callable(self.similarity)
-                 else isinstance(self.similarity, str) and self.similarity in SIMILARITIES, "similarity", self.similarity,
-                 f"one of {', '.join(SIMILARITIES)}, or a callable that must be given two arguments (str, str) -> float, or "
-                 "one (list of n str) -> [n, n]")
+                else isinstance(self.similarity, str) and self.similarity in SIMILARITIES, "similarity", self.similarity,
+                f"one of {', '.join(SIMILARITIES)}, or a callable that must be given two arguments (str, str) -> float, or "
+                "one (list of n str) -> [n, n]")
         make_tuple(self, "stop_token_ids", "integers >= 0", lambda token: is_int(token, 0), single=True)
         make_tuple(self, "stop_strings", "non-empty strings", lambda text: isinstance(text, str) and text != "",
-                    single=True)
+                   single=True)
         for name in ("think_start", "think_end"):
             require(getattr(self, name) is None or isinstance(getattr(self, name), str), name, getattr(self, name),
-                     "a string (empty for none), or None to find it in the tokenizer")
+                    "a string (empty for none), or None to find it in the tokenizer")
         try:
             defaults = dict(self.sampling_defaults)
             SamplingConfig(**defaults)
@@ -251,7 +250,7 @@ class LeapConfig:
 
     @classmethod
     def official(cls, **changes: Any) -> LeapConfig:
-        """As the published code: Indel similarity, and ``min_p=0.05`` unless a run sets another."""
+        """As the published code, which departs from the paper: Indel similarity, and ``min_p=0.05`` by default."""
         return cls(**{"similarity": "indel", "sampling_defaults": {"min_p": 0.05}, **changes})
 
     @classmethod

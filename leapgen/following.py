@@ -1,4 +1,4 @@
-"""Seeing a run through to its end: with a bar, a callback and checkpoints beside it."""
+"""A run followed to its end, with a bar, a callback and checkpoints."""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ from leapgen.stopping import Condition
 class LeapGenerator:
     """n reasoning paths on a transformers model that learn from each other (LeaP, arXiv 2505.07787).
 
-    Calls may come from several threads, and while other runs go on: all share the engine's steps, and each gets the tokens
-    it would get alone.
+    Calls may come from several threads, and while other runs go on: all share the engine's steps, and each gets the same
+    tokens as alone.
 
     Args:
         model: a causal language model of transformers; used as it is and left as it was.
@@ -128,7 +128,7 @@ class LeapGenerator:
                 prompts, a list of as many (None for none). It counts to the budget and to the interval.
             protocol: how the paths work together: a subclass of ``leapgen.protocol.base.Protocol``, or what makes one.
             until: a condition of ``leapgen.stopping``, or a callable that gets a ``Progress``, asked after every step; a
-                question stops where it holds, and keeps what there is.
+                question stops where it holds, and keeps what it has so far.
             callback: called with every event, as ``stream`` yields them.
             progress: whether to show a bar; ``None`` shows one in notebooks.
             checkpoint: a file (for a list of prompts a folder) that is written at every block and every minute, so that

@@ -1,4 +1,4 @@
-"""Signals at a moment of our choosing: a step that has begun is ended before Ctrl-C is heard."""
+"""Signals deferred: a step that has begun is finished before Ctrl-C is handled."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SI
 
 
 class Deferred:
-    """Holds signals back while the ``with`` block runs; their handlers are called at its end.
+    """Defers signals while the ``with`` block runs; their handlers are called at its end.
 
-    A second signal of a kind is not held back. Only the main thread gets signals; in others nothing changes.
+    The second signal of a kind is not deferred. Only the main thread receives signals; in other threads nothing changes.
     """
 
     def __init__(self) -> None:

@@ -37,7 +37,7 @@ class Question:
             self.output.state, self.output.finished = self.group.protocol.state(), self.group.done
 
     def end(self, unfinished: str) -> list[StreamEvent]:
-        """Frees the pages and says what there is."""
+        """Frees the pages; gives the output, as far as it has come."""
         if not self.open:
             return []
         self.fill(unfinished)
@@ -54,13 +54,13 @@ class Question:
 
 
 class Job:
-    """One call's questions, as the session works on them: in its turn, except for what a ``Run`` sets and takes."""
+    """One call's questions. Only the thread whose turn it is works on them; a ``Run`` sets ``ending`` and takes events."""
 
     def __init__(self, questions: Sequence[Question], until: Condition | None) -> None:
         self.questions, self.until = questions, until
         self.events: deque[StreamEvent] = deque()
         self.error: BaseException | None = None
-        self.ending: str | None = None  # asked to end, and what unfinished paths are to say then
+        self.ending: str | None = None  # set to end the job: the finish reason of paths that have not ended
 
     @property
     def ended(self) -> bool:
@@ -68,7 +68,7 @@ class Job:
 
     @property
     def served(self) -> bool:
-        """Whether there is something to hand out: an event, an error, the end."""
+        """Whether a run that asks gets something: an event, an error, the end."""
         return bool(self.events) or self.ended
 
     def start(self) -> None:
@@ -77,7 +77,7 @@ class Job:
             self.handle(question, [])
 
     def handle(self, question: Question, events: Sequence[Event]) -> None:
-        """What the engine did for a question. A block of one question holds up nobody else's paths."""
+        """Takes the engine's events of a question. A block of one question does not hold up the paths of another."""
         for event in events:
             self.events += question.group.handle(event)
         self.events += question.group.advance()
@@ -91,7 +91,7 @@ class Job:
             self.events += question.end(unfinished)
 
     def fail(self, error: BaseException, begun: bool = True) -> None:
-        """Ends the job. The error is raised once the events before it are taken; as it is, if nothing was begun."""
+        """Ends the job. The error is raised after the events before it; unwrapped, if the job had not begun."""
         self.end("interrupted")
         outputs = [question.output for question in self.questions]
         if isinstance(error, KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""One loop for all runs on an engine: whoever waits for an event steps the engine, for everybody."""
+"""One loop for all runs on an engine: a thread that waits for an event steps the engine, for all of them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from leapgen.stopping import Condition
 class Run(Iterator[StreamEvent]):
     """The questions of one call while they are worked on: an iterator of events in the order they happened.
 
-    Its paths move whenever anybody asks the generator for events; they draw the same tokens whoever does. ``stop`` ends a
-    run and keeps what there is, ``close`` ends it without a word. Leaving a ``with`` block closes it, and so does losing it.
+    Asking any run of a generator for events moves the paths of all its runs; which run is asked does not change a token.
+    ``stop`` ends a run with an output event for each question, ``close`` without events. The end of a ``with`` block closes
+    a run, and so does its deletion.
     """
 
     def __init__(self, session: Session, job: Job) -> None:
@@ -69,7 +70,7 @@ class Run(Iterator[StreamEvent]):
         return asked.output
 
     def stop(self) -> None:
-        """Lets the run end with its next events: an ``OutputEvent`` for each question, as far as it has come."""
+        """Lets the run end with its next events: an ``OutputEvent`` for each question, with what it has so far."""
         self._job.ending = "stopped"
 
     def close(self) -> None:
@@ -92,9 +93,9 @@ class Run(Iterator[StreamEvent]):
 class Session:
     """Jobs on one engine, from any number of threads, each as if it were alone.
 
-    There is no thread of its own: the thread that waits for an event of its job takes its turn and steps the engine once,
-    for all jobs; the others find their events when they look. A step that has begun is finished before a signal is heard:
-    an interrupted run stands between two tokens, and the others go on.
+    The session has no thread of its own. A thread that waits for an event of its job takes its turn and steps the engine
+    once, for all jobs; the other threads find their events when they look. A step is finished before a signal is handled,
+    so that an interrupted run stands between two tokens and the others go on.
     """
 
     def __init__(self, model: PreTrainedModel, engine: Engine) -> None:
@@ -111,7 +112,7 @@ class Session:
 
     @contextmanager
     def turn(self, needless: Callable[[], bool] = bool) -> Iterator[bool]:
-        """The right to use engine and tokenizer; waits for it until it is ``needless``, and says whether it was got.
+        """The right to use engine and tokenizer. Waits for it, until ``needless()``; yields whether it was granted.
 
         Raises:
             RuntimeError: the thread is in the middle of a step.
@@ -139,7 +140,7 @@ class Session:
             self._changed.notify_all()
 
     def settle(self, job: Job) -> None:
-        """Ends a job that was asked to end: now, or with the turn that somebody has."""
+        """Ends a job that was asked to end: now, or at the end of the turn that another thread has."""
         with self._changed:
             if job.ending is not None and job not in self._jobs:
                 job.end(job.ending)
@@ -157,7 +158,7 @@ class Session:
                 self._eval.close()
 
     def advance(self, job: Job) -> None:
-        """Steps the engine once, unless somebody else's turn serves the job first."""
+        """Steps the engine once, unless another thread's turn serves the job first."""
         with self.turn(needless=lambda: job.served) as got:
             if not got or job.served:
                 return

@@ -13,7 +13,7 @@ from leapgen.answers import normalize_answer
 class Progress:
     """How far a question is. A stop condition gets this after every step in which one of its paths moved.
 
-    ``answers``: of the paths that have ended, None for one without; ``tokens``: sampled so far, over all paths.
+    ``answers`` are those of the paths that have ended, None without one; ``tokens`` are sampled ones, over all paths.
     """
 
     seconds: float
@@ -43,12 +43,12 @@ def consensus(share: float) -> Condition:
 
 
 def time_limit(seconds: float) -> Condition:
-    """Once so many seconds have passed since the question's first step."""
+    """Once ``seconds`` have passed since the question's first step."""
     return lambda progress: progress.seconds >= seconds
 
 
 def token_limit(tokens: int) -> Condition:
-    """Once the paths together have sampled so many tokens, summaries included."""
+    """Once the paths together have sampled ``tokens`` tokens, summaries included."""
     return lambda progress: progress.tokens >= tokens
 
 

@@ -27,7 +27,7 @@ class Placebo(Leap):
 
     @abstractmethod
     def instead(self, path: Path, messages: Sequence[Message], rng: random.Random) -> list[Message]:
-        """As many messages as it was sent; fewer where there are not so many."""
+        """As many messages as the path was sent, or as many as there are."""
 
 
 class OwnSummary(Placebo):

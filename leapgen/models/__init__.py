@@ -38,7 +38,7 @@ def bundled_model(name: str, folder: Path = FOLDER) -> Path | None:
 
 
 def model_path(name: str) -> str:
-    """What transformers' ``from_pretrained`` is to be given: a folder of that name, else a bundled model, else the name."""
+    """The argument for transformers' ``from_pretrained``: a folder of that name, else a bundled model's, else the name."""
     return name if Path(name).is_dir() else str(bundled_model(name) or name)
 
 

@@ -1,7 +1,7 @@
-"""What a run tells while it goes on.
+"""Events of a run, in the order they happen.
 
-Whoever appends the text of every token and segment event that is not ``aside``, and takes back what cut events say, has
-each path's text as it stands.
+Each path's text is the text of its token and segment events that are not ``aside``, appended one after another, less what
+cut events take back.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from leapgen.record.run import BlockRecord, Kind, LeapOutput, PathOutput, Segmen
 
 @dataclass(frozen=True)
 class TokenEvent:
-    """A path sampled a token. ``text`` is what it adds to the path's text (bytes of a character may wait for the rest).
+    """A path sampled a token. ``text`` is what it adds to the path's text: none while a character lacks bytes.
 
-    ``aside``: it belongs to a summary for others that does not become part of the path.
+    ``aside``: the token belongs to a summary that does not become part of the path.
     """
 
     question: int
@@ -28,9 +28,9 @@ class TokenEvent:
 
 @dataclass(frozen=True)
 class SegmentEvent:
-    """Tokens that nobody sampled here entered a path: a beginning, a trigger, a comment, a forced phrase.
+    """Forced tokens entered a path: a beginning, a trigger, a comment, a forced phrase.
 
-    A resumed run begins with the segments it has, sampled ones among them. ``aside`` as for tokens.
+    A resumed run begins with all segments that it has, sampled ones included. ``aside`` as for tokens.
     """
 
     question: int

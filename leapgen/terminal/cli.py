@@ -84,7 +84,7 @@ def _said(error: Exception) -> str:
 
 
 def _closed() -> int:
-    """Whoever read standard output has gone, as ``head`` does: that is no error to speak of."""
+    """The reader of standard output has gone, as ``head`` does. That is not reported as an error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
     return 141  # 128 and SIGPIPE, as of any other command
 

@@ -1,4 +1,4 @@
-"""What is longer than the screen goes through the user's pager."""
+"""Output that is longer than the screen goes through the user's pager."""
 
 from __future__ import annotations
 

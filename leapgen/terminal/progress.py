@@ -1,4 +1,4 @@
-"""How far a run is: a bar where somebody is looking, a line now and then where not."""
+"""How far a run is: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Tally:
 
 
 class Progress:
-    """Shows a run's progress on standard error, fed with its events. Where nobody listens any more, it falls silent."""
+    """Shows a run's progress on standard error, from its events. A closed standard error is no error."""
 
     def __init__(self, screen: Screen, outputs: Sequence[LeapOutput], signals: Signals) -> None:
         self._tally, self._screen, self._signals = Tally(outputs), screen, signals

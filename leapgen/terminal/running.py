@@ -1,4 +1,4 @@
-"""Seeing a run through to its end: progress shown, saved on the way, kept when it is stopped, and told in brief."""
+"""A run followed to its end: with progress on the screen and checkpoints on disk; then the short report."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Target:
         self._default = "runs" if several else "run.json"
         self.path = path or Path(self._default)
         self._several, self._overwrite = several, overwrite
-        self._free = path is None and not overwrite  # the first name that nobody has will do
+        self._free = path is None and not overwrite  # any free name will do
         self._made: list[Path] = []
 
     def check(self) -> None:

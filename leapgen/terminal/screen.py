@@ -19,8 +19,7 @@ class _Console(Console):
 class Screen:
     """The two consoles of a command.
 
-    What goes to standard error may be lost where nobody listens any more (a closed terminal, a broken pipe): a run must not
-    end for that.
+    Lines for a standard error that is gone (a closed terminal, a broken pipe) are dropped: they must not end a run.
 
     Args:
         quiet: only errors and warnings on standard error.
@@ -49,7 +48,7 @@ class Screen:
 
     @contextmanager
     def status(self, message: str) -> Iterator[None]:
-        """A spinner where somebody is looking, a line where not."""
+        """A spinner on a terminal, a line elsewhere."""
         if self.quiet or not self.err.is_terminal:
             self.say(message)
             yield

@@ -27,7 +27,7 @@ class Mix:
         explain: the prompt that explains the tags.
         blocks: LeaP blocks in a sample: weights of 0, 1, 2, ...
         interval: own tokens between blocks, least and most.
-        heed: a walker takes a comment into account; otherwise it goes on as if nobody had spoken.
+        heed: a walker takes a comment into account; otherwise it ignores it.
         share: a walker that has found the exit is asked for a summary before it answers.
         near: a peer began behind the door where the walker stands, so that its report matters at once.
         forced: the walk is cut short and the answer asked for.

@@ -13,7 +13,7 @@ Pieces = list[tuple[str, tuple[str, ...]]]  # of text, each with the route to wh
 
 @dataclass
 class Report:
-    """What somebody says of a maze. Nothing makes it true."""
+    """What a walker or a peer says of a maze; it may be false."""
 
     dead: tuple[str, ...] = ()  # doors and first rooms of corridors that lead nowhere
     route: tuple[str, ...] = ()  # from the start to the exit
