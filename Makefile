@@ -24,7 +24,7 @@ demo: setup
 lint: $(VENV)/.linters
 	$(BIN)/ruff check
 	$(BIN)/lint-imports --no-logo
-	find kernels/csrc -name '*.cpp' -o -name '*.h' | xargs $(BIN)/clang-format --dry-run --Werror
+	$(BIN)/clang-format --dry-run --Werror $$(find kernels/csrc -name '*.cpp' -o -name '*.h')
 	$(BIN)/mypy
 
 $(VENV)/.linters: $(VENV)/.installed
