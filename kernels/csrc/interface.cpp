@@ -1,3 +1,5 @@
+// The text of shared.h, which the library carries.
+
 #include "interface.h"
 
 #define SHARED(...) #__VA_ARGS__ "\n"

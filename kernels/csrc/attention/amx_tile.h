@@ -54,8 +54,9 @@ struct Prefetch {
 // The prefetch of a tile, shared out over the work on these packs; none where its heads are not contiguous.
 Prefetch prefetch_of(const Attention& a, const Task& task, int64_t position, int64_t end, const std::vector<Pack>& packs) {
   const Step<BFloat16>& step = a.step;
-  if (position >= end || task.kv_heads < step.kv_heads || !a.in_place(step.key_dim) || !a.in_place(step.value_dim))
+  if (position >= end || task.kv_heads < step.kv_heads || !a.in_place(step.key_dim) || !a.in_place(step.value_dim)) {
     return {};
+  }
   const int64_t count = std::min(kAmxTileKeys, end - position), all = packs.size() * packs[0].heads;
   const TileRows keys = tile_rows(a, task, step.keys, 0, step.key_dim, step.key_dim, position, count, nullptr);
   const TileRows values = tile_rows(a, task, step.values, 0, step.value_dim, step.value_dim, position, count, nullptr);
@@ -91,8 +92,9 @@ FOR_EVERY_CPU void interleave(const TileRows& values, int64_t count, int64_t wid
           put(load_as<Line>(row + d), load_as<Line>(row + stride + d), out + d * kSide);
         }
       } else {
-        for (int64_t d = 0; d < width; d += kTileDepth)
+        for (int64_t d = 0; d < width; d += kTileDepth) {
           put(t < there ? load_as<Line>(row + d) : Line{}, Line{}, out + d * kSide);
+        }
       }
     }
   }

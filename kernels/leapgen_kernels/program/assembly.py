@@ -19,9 +19,8 @@ from leapgen_kernels.interface import (
     ProgramHeader,
     StageKind,
     Word,
-    words,
 )
-from leapgen_kernels.program.stage import LinearCall, Stage
+from leapgen_kernels.program.stage import LinearCall, Stage, encode
 
 _CACHE_LINE = 64  # bytes: buffers begin on one
 
@@ -41,13 +40,12 @@ def assemble(stages: Sequence[Stage], inputs: Sequence[Memory], buffers: Sequenc
     for number, memory in enumerate([*inputs, *buffers]):
         memory.number = number
     code: list[Word] = [*ProgramHeader(len(inputs), len(buffers)), *offsets]
-    coded = [stage.code() for stage in stages]
-    for i, body in enumerate(coded):
+    codes = [stage.code() for stage in stages]
+    for i, one in enumerate(codes):
         if dtype == torch.bfloat16 and (gated := _gated(stages[i : i + 3])) is not None:
-            call = list(words(gated._replace(replaced=sum(map(len, coded[i : i + 3])))))
-            code += [StageKind.GATED, len(call), *call]
-        code += body
-    code += [StageKind.END, 0]
+            code += encode(StageKind.GATED, gated._replace(replaced=sum(map(len, codes[i : i + 3]))))
+        code += one
+    code += encode(StageKind.END)
     return np.array([_number(word) if word is None or isinstance(word, Memory) else word for word in code],
                     dtype=np.int64), row_bytes
 

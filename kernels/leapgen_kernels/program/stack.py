@@ -17,7 +17,7 @@ KEPT_BYTES = 64 << 20  # of workspace, from one call to the next
 
 
 class ProgramError(ValueError):
-    """A program cannot express what it was asked for."""
+    """The layer cannot be expressed as a program."""
 
 
 class Program:

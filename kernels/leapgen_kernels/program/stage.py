@@ -15,6 +15,7 @@ from leapgen_kernels.interface import (
     Memory,
     Part,
     RowwiseStage,
+    StageHeader,
     StageKind,
     Word,
     words,
@@ -59,16 +60,18 @@ class Stage:
 
     def code(self) -> list[Word]:
         """The stage as ``csrc/program`` reads it; nothing for a stage without effect."""
-        if self.call is None and not self.varying:
-            return []
-        kind, body = StageKind.ROWWISE, self._instructions()
         if self.call is not None:
-            kind, body = StageKind.ATTEND if isinstance(self.call, AttendStage) else StageKind.LINEAR, self.call
-        coded = list(words(body))
-        return [kind, len(coded), *coded]
+            return encode(StageKind.ATTEND if isinstance(self.call, AttendStage) else StageKind.LINEAR, self.call)
+        if not self.varying:
+            return []
+        head = RowwiseStage(len(self.invariant), len(self.varying), self.scratch)
+        return encode(StageKind.ROWWISE, (head, *self.invariant, *self.varying))
 
-    def _instructions(self) -> tuple[Part, ...]:
-        return (RowwiseStage(len(self.invariant), len(self.varying), self.scratch), *self.invariant, *self.varying)
+
+def encode(kind: StageKind, body: tuple[Part, ...] = ()) -> list[Word]:
+    """A stage's header and body."""
+    coded = list(words(body))
+    return [*StageHeader(kind, len(coded)), *coded]
 
 
 @dataclass

@@ -31,7 +31,7 @@ from leapgen_kernels.program.stage import Call, LinearCall, Row, Stage
 
 UNARY = ("negate", "rsqrt", "relu", "tanh", "sigmoid", "silu", "gelu", "gelu_tanh")
 BINARY = ("add", "subtract", "multiply", "divide")
-ROW = 1 << 24
+ROW = 1 << 24  # more than the numbers of any row
 
 Places: TypeAlias = NDArray[np.int64]
 
