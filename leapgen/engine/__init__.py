@@ -1,11 +1,11 @@
 """Makes tokens: sequences over a paged KV pool. Knows tensors, pages and random streams; nothing of text or LeaP."""
 
 from leapgen.engine.engine import Engine, Event
+from leapgen.engine.memory.sizing import PoolTooSmallError
 from leapgen.engine.model.fingerprint import ModelChangedError
 from leapgen.engine.model.support import UnsupportedModelError
 from leapgen.engine.sampling.host import NonFiniteLogitsError
 from leapgen.engine.sampling.random import Stream
-from leapgen.engine.scheduler import PoolTooSmallError
 from leapgen.engine.sequence import Sequence
 
 __all__ = ["Engine", "Event", "ModelChangedError", "NonFiniteLogitsError", "PoolTooSmallError", "Sequence", "Stream",

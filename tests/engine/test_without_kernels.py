@@ -77,6 +77,6 @@ def test_missing_kernels_are_said_once_and_replaced(library, reason, tmp_path):
     assert found.returncode == 0, found.stderr
     wanted, unwanted, other = found.stdout.split("torch.float")[1:]
     assert wanted.count("WARNING") == 1
-    assert re.search(rf"WARNING leapgen\.engine\.\w+ the C\+\+ kernels are not used: {reason}.*pip install -e", wanted)
+    assert re.search(rf"WARNING leapgen\.engine\.[\w.]+ the C\+\+ kernels are not used: {reason}.*pip install -e", wanted)
     assert "WARNING" not in unwanted + other
     assert all("tokens" in part for part in (wanted, unwanted, other))
