@@ -48,7 +48,7 @@ class Runner:
                 cache = None
             self.cache = cache or KVCache(layers, pages_within(config, layers, self.context_length), config.page_size)
             self.replays = self.backend.capture(self.paged, self.cache)
-            self.paged.also_lock(self.backend.changes)
+            self.paged.also_lock(self.backend.overridden)
             self.fingerprint = Fingerprint(model, addresses=self.replays is not None)
             support.learn_layers(self.paged, plain)  # any step by the model's own modules
             self.fingerprint.settle()

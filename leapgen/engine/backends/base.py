@@ -57,8 +57,8 @@ class Backend(StepBackend):
         return nullcontext()
 
     @property
-    def changes(self) -> Collection[nn.Module]:
-        """Modules that ``computing`` changes while it is entered."""
+    def overridden(self) -> Collection[nn.Module]:
+        """Modules that compute otherwise than by their own code while ``computing`` is entered; steps lock them."""
         return ()
 
     def sample(self, logits: Tensor, lengths: Rows[int], sequences: Rows[Sequence]) -> Sampled | None:

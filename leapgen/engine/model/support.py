@@ -165,7 +165,7 @@ def check_forward(paged: PagedModel, backend: StepBackend, layers: Mapping[int, 
         raise UnsupportedModelError(
             model, f"its logits over a paged cache differ from its own by {error:.2g} (relative, median over tokens; "
             f"allowed {tolerance}). It may depend on a mask, a position or a cache that does not reach its attention "
-            "function.")
+            "function. If EngineConfig(kernels=False) serves it, the kernels compute something else on this machine.")
     asked = steps[1][SOME_ROWS]
     if some.shape != asked.shape or not (relative_errors(some, asked) <= tolerance).all():
         raise UnsupportedModelError(model, f"its forward does not heed logits_to_keep: asked for rows {SOME_ROWS} of "

@@ -51,7 +51,7 @@ class CPUBackend(Backend):
         return self._overrides is not None and self._overrides.compiled
 
     @property
-    def changes(self) -> list[nn.Module]:
+    def overridden(self) -> list[nn.Module]:
         return [] if self._overrides is None else self._overrides.modules
 
     def computing(self, model: nn.Module) -> AbstractContextManager[None]:

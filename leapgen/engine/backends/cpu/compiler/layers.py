@@ -39,7 +39,13 @@ class CompiledLayer:
         return output
 
     def shorten(self) -> None:
-        """Calls the graph directly, if one has served every call but the first, which captured it for one size."""
+        """Calls the graph directly, if one has served every call but the first, which captured it for one size.
+
+        Raises:
+            RuntimeError: there was no call.
+        """
+        if not self._graphs:
+            raise RuntimeError("a decoder layer was not called")
         graph = self._graphs[-1]
         if graph is not None and all(one is graph for one in self._graphs[1:]):
             self.direct = graph.call_with(self._layer)
