@@ -182,8 +182,8 @@ def test_layers_compiled_for_graphs_say_the_same(static_steps, monkeypatch):
 def test_a_page_table_kept_from_step_to_step_is_the_one_built_anew():
     """Would catch: a row left as it was, sharing that ended, a shared page taken for a sequence's own."""
     rng = np.random.default_rng(0)
-    room, fresh, kept = np.full(6 * 64, -1, dtype=np.int32), 0, 0
-    table = graphs.PageTable(room, 4, 64)
+    entries, fresh, kept = np.full(6 * 64, -1, dtype=np.int32), 0, 0
+    table = graphs.PageTable(entries, 4, 64)
     pages, lengths = [[]], [0]
     for _ in range(400):
         if rng.random() < 0.05 or not pages:  # the batch changes
@@ -219,7 +219,7 @@ def test_a_page_table_kept_from_step_to_step_is_the_one_built_anew():
         counted = np.arange(actual.shape[1]) < np.array([len(own) for own in pages])[:, None]
         assert np.array_equal(np.where(counted, actual, 0), wide)
         assert np.array_equal(segments, shared_segments(wide, np.array(lengths), 4))
-        assert table.used == actual.size and np.shares_memory(actual, room)
+        assert table.used == actual.size and np.shares_memory(actual, entries)
     assert kept > 200
 
 
@@ -294,8 +294,8 @@ def test_device_draws_are_those_of_sample(kind, vocab):
     assert actual.sampling_logprobs == pytest.approx(expected.sampling_logprobs, abs=1e-5)
 
 
-@pytest.mark.parametrize("tied", [1, TIE_SLACK, device_sampling.ROOM - 1, device_sampling.ROOM, 300])
-def test_rows_with_more_ties_than_room_are_handed_back(tied):
+@pytest.mark.parametrize("tied", [1, TIE_SLACK, device_sampling.CANDIDATES - 1, device_sampling.CANDIDATES, 300])
+def test_rows_with_more_ties_than_candidates_are_handed_back(tied):
     """Would catch: a token that ties with the k-th and can never be drawn."""
     logits = torch.full((2, 400), -5.0)
     logits[:, 7] = 3.0
@@ -303,7 +303,7 @@ def test_rows_with_more_ties_than_room_are_handed_back(tied):
     who = [Who(SamplingConfig(top_k=2), 0), Who(SamplingConfig.greedy(), 1)]
     numbers = device_sampling.parameters(who, np.array([0.5, 0.5]), 400)
     drawn = device_sampling.draw(logits, torch.from_numpy(numbers)).numpy()
-    assert np.isfinite(drawn[0]).all() == (1 + tied < device_sampling.ROOM)
+    assert np.isfinite(drawn[0]).all() == (1 + tied < device_sampling.CANDIDATES)
     assert np.isfinite(drawn[1]).all() and drawn[1, 0] == 7
 
 
@@ -328,8 +328,9 @@ def test_what_needs_more_than_the_most_likely_tokens_is_not_drawn_on_the_device(
         return device_sampling.serves(length, who, vocab)
 
     assert serves() and serves(temperature=0.0, top_k=None) and serves(stop=[3], min_length=5)
-    assert serves(top_k=device_sampling.ROOM - TIE_SLACK) and not serves(top_k=device_sampling.ROOM - TIE_SLACK + 1)
-    assert not serves(top_k=None) and serves(top_k=None, vocab=device_sampling.ROOM)
+    most = device_sampling.CANDIDATES - TIE_SLACK
+    assert serves(top_k=most) and not serves(top_k=most + 1)
+    assert not serves(top_k=None) and serves(top_k=None, vocab=device_sampling.CANDIDATES)
     assert not serves(stop=[3], min_length=6) and not serves(repetition_penalty=1.1)
     assert not serves(logits_processors=(lambda ids, scores: scores,))
 

@@ -193,7 +193,7 @@ def test_steps_of_nobody_run():
 @pytest.mark.parametrize("seed", range(20))
 def test_tiles_cover_every_position_once(seed):
     """Would catch: a position that a token attends to twice or never, pages it does not have, a part without a place,
-    more tiles than the room a graph has for them."""
+    more tiles than a graph has capacity for."""
     rng = np.random.default_rng(seed)
     step = SharingStep(Case([], page_size=8), torch.float32, seed)
     plan, target = step.step, int(rng.integers(1, 30))

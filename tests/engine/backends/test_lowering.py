@@ -341,7 +341,7 @@ def test_activations_of_large_numbers(name, lanes):
 
 
 def test_buffers_in_use_together_lie_apart():
-    """Over random lifetimes: no two overlap while both are needed, and room is given again."""
+    """Over random lifetimes: no two overlap while both are needed, and what is no longer needed is given again."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(50):
         first = torch.randint(0, 20, (12,), generator=generator).tolist()

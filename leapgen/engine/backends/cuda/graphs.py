@@ -33,7 +33,7 @@ from leapgen.engine.step import Step, StepBackend
 
 logger = logging.getLogger(__name__)
 
-PARTS_EACH = 48  # room for parts, a sequence; a step that needs more is cut without sharing
+PARTS_EACH = 48  # capacity for parts, a sequence; a step that needs more is cut without sharing
 MAX_SIZE = 512  # sequences of a captured step; more keep the device busy as they are
 Capture = Callable[[Callable[[], None]], Callable[[], None]]  # what runs a step once -> what runs it again
 
@@ -60,7 +60,7 @@ class DecodeGraphs:
         probe = TilePlan(backend, Step.build(cache, [[0]], [0], [1]))  # no sequence has page 0 yet
         logits = paged.run([0], probe, np.zeros(1, dtype=np.int64))
         self._vocab, most = logits.shape[1], self.sizes[-1]
-        self._layers = {attends: self._room(attends) for attends in probe.attends}
+        self._layers = {attends: self._capacities(attends) for attends in probe.attends}
         width = -(-paged.context.length // cache.page_size)
         fields = {"ids": ("int64", most), "positions": ("int64", most), "slots": ("int64", most),
                   "parameters": ("float64", most, device_sampling.PARAMETERS), "positions32": ("int32", most)}
@@ -73,8 +73,8 @@ class DecodeGraphs:
         # One for all graphs: a graph's own output would stay allocated beside every other's.
         self.logits = torch.empty(most, self._vocab, dtype=logits.dtype, device=logits.device)
 
-    def _room(self, attends: Attends) -> tuple[int, int, int]:
-        """Narrow tiles, wide tiles and parts there is room for with the largest batch."""
+    def _capacities(self, attends: Attends) -> tuple[int, int, int]:
+        """Capacities for narrow tiles, wide tiles and parts, with the largest batch."""
         tiles, most = _tiles_for(attends, self.sizes[-1]), self.sizes[-1]
         return tiles, tiles, attends.target + PARTS_EACH * most
 
@@ -110,10 +110,10 @@ class DecodeGraphs:
     def _step_of(self, size: int, calls: dict[nn.Module, Callable[..., Any]]) -> Callable[[], None]:
         device, tiles = self._inputs.device, {}
         for i, (attends, (_, _, parts)) in enumerate(self._layers.items()):
-            room = _tiles_for(attends, size)
+            capacity = _tiles_for(attends, size)
             tiles[attends] = gpu.Tiles(
                 device["slots"][:size], device["positions32"][:size], device[f"starts{i}"][: size + 1], device["pages"],
-                device[f"narrow{i}"][:room], device[f"wide{i}"][:room], parts)
+                device[f"narrow{i}"][:capacity], device[f"wide{i}"][:capacity], parts)
         plan = StaticPlan(self._backend, self._cache, self._inputs.host["positions"][:size], tiles)
 
         def step() -> None:
@@ -173,33 +173,37 @@ class DecodeGraphs:
         host["parameters"][:size] = (1.0, 1, device_sampling.FIRST_ONLY, 0.0, 0.0)
         query_starts = np.arange(n + 1)
         for i, (attends, (_, _, parts)) in enumerate(self._layers.items()):
-            room, shape = _tiles_for(attends, size), attends.tile_shape
+            capacity, shape = _tiles_for(attends, size), attends.tile_shape
 
             def cut_of(these: np.ndarray, attends: Attends = attends, shape: gpu.TileShape = shape) -> TileList:
                 return cut(these, query_starts, table.shape[1], shape.narrow_tokens, shape.wide_tokens, attends.target)
 
             tiles = cut_of(segments)
-            if max(len(tiles.narrow), len(tiles.wide)) > room or tiles.part_starts[-1] > parts:
+            if max(len(tiles.narrow), len(tiles.wide)) > capacity or tiles.part_starts[-1] > parts:
                 tiles = cut_of(unshared(kv_lengths))
             for name, listed in ((f"narrow{i}", tiles.narrow), (f"wide{i}", tiles.wide)):
                 host[name][: len(listed)] = listed
-                host[name][len(listed) : room] = 0
+                host[name][len(listed) : capacity] = 0
             host[f"starts{i}"][: n + 1] = tiles.part_starts
             host[f"starts{i}"][n + 1 : size + 1] = tiles.part_starts[-1]
 
 
 class PageTable:
-    """The page table of a step, kept from one to the next: mostly a few sequences have one page more."""
+    """The page table of a step, kept from one to the next: mostly a few sequences have one page more.
 
-    def __init__(self, room: np.ndarray, page_size: int, max_width: int) -> None:
-        self._room, self._page_size, self._max_width = room, page_size, max_width
-        self._table = room[:0].reshape(0, 1)
+    Args:
+        entries: [capacity] int32; the table lies at its beginning.
+    """
+
+    def __init__(self, entries: np.ndarray, page_size: int, max_width: int) -> None:
+        self._entries, self._page_size, self._max_width = entries, page_size, max_width
+        self._table = entries[:0].reshape(0, 1)
         self._rows: list[array[int]] = []
         self._segments = unshared(np.zeros(0, dtype=np.int64))
 
     @property
     def used(self) -> int:
-        """How many of the room's entries are the table."""
+        """How many of the entries are the table."""
         return self._table.size
 
     def fill(self, pages: list[array[int]], kv_lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -208,7 +212,7 @@ class PageTable:
         same = len(pages) == len(self._rows) and widest <= self._table.shape[1]
         if not same:
             width = min(max(1 << (widest - 1).bit_length(), 16), self._max_width)
-            self._table = self._room[: len(pages) * width].reshape(len(pages), width)
+            self._table = self._entries[: len(pages) * width].reshape(len(pages), width)
             self._table[:] = 0
             self._rows = [no_pages() for _ in pages]
         for row, (own, old) in enumerate(zip(pages, self._rows, strict=True)):
@@ -268,7 +272,7 @@ def batch_sizes(most: int) -> list[int]:
 
 
 def _tiles_for(attends: Attends, size: int) -> int:
-    """Room for tiles of a width: the cut takes ``target`` and one for each block of each segment's tokens."""
+    """Capacity for tiles of a width: the cut takes ``target`` and one for each block of each segment's tokens."""
     return attends.target + 2 * size
 
 
