@@ -16,8 +16,9 @@ import machine
 import torch
 from leapgen_kernels import cpu
 
+from leapgen.engine.backends.cpu.backend import CPUBackend
 from leapgen.engine.memory.kv import KVCache, LayerSpec
-from leapgen.engine.step import StepPlan
+from leapgen.engine.step import Step
 
 
 def main() -> None:
@@ -46,13 +47,13 @@ def main() -> None:
             cache.values[layer].normal_()
         pages = [[*range(common), *range(common + i * (each - common), common + (i + 1) * (each - common))]
                  for i in range(a.n)]
-        plan = StepPlan.build(cache, pages, [length - 1] * a.n, [length] * a.n)
+        plan = CPUBackend().prepare(Step.build(cache, pages, [length - 1] * a.n, [length] * a.n))
         query = torch.randn(1, a.heads, a.n, a.dim).to(dtype)
         key = torch.randn(1, a.kv_heads, a.n, a.dim).to(dtype)
 
         def run() -> None:
             for layer in range(a.layers):
-                cpu.attend(query, key, key, plan.packed(layer), a.dim**-0.5, None, None, None)
+                cpu.attend(query, key, key, plan.at(layer), a.dim**-0.5, None, None, None)
 
         run.cache = cache  # keeps the pool alive
         return run

@@ -33,8 +33,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, Stop
 
 from leapgen import EngineConfig, SamplingConfig
 from leapgen.engine import Engine, Sequence, Stream
+from leapgen.engine.backends.cuda.backend import CUDABackend
+from leapgen.engine.backends.cuda.tiles import Attends
 from leapgen.engine.memory.kv import KVCache, LayerSpec
-from leapgen.engine.step import Attends, StepPlan
+from leapgen.engine.step import Step
 
 QWEN2_7B = {"vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
             "num_attention_heads": 28, "num_key_value_heads": 4, "max_position_embeddings": 32768,
@@ -84,7 +86,7 @@ class Bench:
             self._engine = Engine(self.model, EngineConfig(
                 kv_cache_bytes=(1 << 24) if self.a.tiny else self.a.kv_gigabytes << 30, graphs=self.a.graphs,
                 compile=self.a.compile, max_batch_size=max(self.a.sweep), max_step_tokens=self.a.step_tokens))
-            graphs = self._engine.runner.graphs
+            graphs = self._engine.runner.replays
             self.result["engine"] = {"seconds to make": time.perf_counter() - began,
                                      "of these captures": graphs.seconds if graphs else None,
                                      "graphs": bool(graphs), "compiled": self.a.compile}
@@ -92,7 +94,7 @@ class Bench:
 
     def give_back_engine(self) -> None:
         self._engine = None
-        gc.collect()  # runner and graphs refer to each other
+        gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -151,7 +153,7 @@ class Bench:
             times.append(self.timed(engine.step))
         answer = {"step": statistics.median(times[2:]), "prefill": prefill,
                   "kv bytes": sum(map(len, kept)) * engine.runner.cache.bytes_per_token}
-        graphs = engine.runner.graphs
+        graphs = engine.runner.replays
         if graphs and n <= graphs.sizes[-1]:  # the newest step again: the device's own time
             size = next(size for size in graphs.sizes if size >= n)
             answer["replay"] = self.median(graphs._replays[size], calls=5)
@@ -191,16 +193,15 @@ class Bench:
         key, value = (torch.randn(1, kv_heads, n, dim, device=self.device, dtype=self.dtype) for _ in range(2))
         alone = [list(range(i * each, (i + 1) * each)) for i in range(n)]
         common = [alone[0][:-1] + own[-1:] for own in alone]
-        plans = {name: StepPlan.build(cache, pages, [length - 1] * n, [length] * n)
+        steps = {name: Step.build(cache, pages, [length - 1] * n, [length] * n)
                  for name, pages in (("alone", alone), ("shared", common))}
         answers, before = {}, gpu.LAUNCH
-        for name, plan in plans.items():
+        for name, step in steps.items():
             for launch in (before, *(before._replace(**{field: v}) for field, v in (
                     ("stages", 2), ("stages", 4), ("stages", 5), ("max_columns", 32), ("waves", 4), ("waves", 16),
                     ("rows", 128)))):
                 gpu.LAUNCH = launch
-                plan._tiles.clear()
-                tiles = plan.tiles(Attends.of(query, key))
+                tiles = CUDABackend().prepare(step).tiles(Attends.of(query, key))
 
                 def layers(tiles: gpu.Tiles = tiles) -> None:
                     for i in cache.keys:

@@ -23,8 +23,6 @@ from leapgen.engine.states import States
 from leapgen.engine.stream import Stream
 from leapgen.record.ledger import Ledger
 
-DRAFT_TOKENS = 4  # at most, where the CPU kernels serve the model
-
 
 class Engine:
     """Live token sequences over one paged KV pool and one transformers model.
@@ -78,7 +76,7 @@ class Engine:
         if before is None or runner.cache is not before.cache:
             most = self.config.draft_tokens
             if most is None:
-                most = DRAFT_TOKENS if runner.fast is not None else 0
+                most = runner.backend.default_draft_tokens
             self.drafter = Drafter(most) if most else None
             self.pool = PagePool(runner.cache.num_pages, self.config.page_size)
             self.scheduler = Scheduler(self.pool, self.config.max_step_tokens, self.config.max_batch_size, self.drafter)

@@ -6,16 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from leapgen.engine.memory.pages import PagePool
+from leapgen.engine.memory.sizing import PoolTooSmallError
 from leapgen.engine.sequence import Sequence
 from leapgen.engine.speculation import Drafter
-
-
-class PoolTooSmallError(RuntimeError):
-    """The pool cannot hold even one sequence: ``sequence``, or None before there is any."""
-
-    def __init__(self, message: str, sequence: Sequence | None = None) -> None:
-        super().__init__(message)
-        self.sequence = sequence
 
 
 @dataclass

@@ -6,7 +6,8 @@ from transformers import PreTrainedModel
 
 from leapgen.config import EngineConfig
 from leapgen.engine.model.fingerprint import ModelChangedError
-from leapgen.engine.runner import Runner, all_of
+from leapgen.engine.model.paged_model import locks_of
+from leapgen.engine.runner import Runner
 
 MOST = 3  # that are kept: with an adapter, without, with another
 
@@ -38,14 +39,14 @@ class States:
         """
         if self._runners and not self.changes():
             return
-        with all_of(self._model):
+        with locks_of(self._model):
             if live:
                 raise ModelChangedError(self.changes(), live)
             self._go_by(next((one for one in self._runners if not one.fingerprint.changes()), None) or self._made())
 
     def changes(self) -> list[str]:
         """What of the model is no longer as ``runner`` has taken it."""
-        with self.runner.locks:
+        with self.runner.paged.locks:
             return self.runner.fingerprint.changes()
 
     def _made(self) -> Runner:

@@ -15,7 +15,8 @@ from torch._dynamo.utils import counters
 
 from leapgen import EngineConfig, ModelChangedError, PoolTooSmallError, SamplingConfig, UnsupportedModelError
 from leapgen.engine import Engine, Stream
-from leapgen.engine.backends.cpu.compiler import layers as fast
+from leapgen.engine.backends.cpu.compiler import layers
+from leapgen.engine.backends.reference import ReferenceBackend
 from leapgen.engine.model.support import eval_mode
 
 PROMPT = [(3 + 7 * i) % 150 for i in range(21)]
@@ -264,7 +265,7 @@ def test_the_next_run_is_of_the_model_as_it_is_now(name, compile):
     they cannot serve."""
     model = small()
     engine = engine_of(model, compile)
-    assert engine.runner.fast is None or engine.runner.fast.compiled == compile
+    assert isinstance(engine.runner.backend, ReferenceBackend) or engine.runner.backend.compiled == compile
     tokens = run(engine)[0][0]
     before = own_logprobs(model, tokens)
     with ExitStack() as stack:
@@ -415,7 +416,7 @@ def test_what_a_forward_pass_changes_itself_is_no_change():
     runner = engine.runner
     run(engine)
     run(engine)
-    assert engine.runner is runner and engine.runner.fast.compiled
+    assert engine.runner is runner and engine.runner.backend.compiled
 
 
 def test_weights_that_a_forward_pass_fetches_are_no_change(tmp_path):
@@ -503,7 +504,7 @@ def test_layers_are_compiled_for_a_model_in_training_mode():
     """Would catch: a generator made in a trainer that is slow for good."""
     model = small().train()
     engine = engine_of(model)
-    assert engine.runner.fast.compiled and all(module.training for module in model.modules())
+    assert engine.runner.backend.compiled and all(module.training for module in model.modules())
     with eval_mode(model):
         assert worst_error(engine, model) < 1e-4
 
@@ -522,7 +523,7 @@ def test_eval_mode_lasts_until_the_last_one_leaves():
 
 def test_compiled_layers_that_say_something_else_are_not_used(monkeypatch, caplog):
     """Would catch: what dynamo does not see of a layer, a wrong program, or one of other layers, taken on trust."""
-    compile = fast._compile
+    compile = layers.compile_graph
 
     def wrong(graph, inputs):
         made = compile(graph, inputs)
@@ -530,11 +531,11 @@ def test_compiled_layers_that_say_something_else_are_not_used(monkeypatch, caplo
         made._run, made._program = lambda *tensors: (right(*tensors) * 1.1,), None
         return made
 
-    monkeypatch.setattr(fast, "_compile", wrong)
+    monkeypatch.setattr(layers, "compile_graph", wrong)
     model = small()
     with caplog.at_level(logging.WARNING):
         engine = engine_of(model)
-    assert not engine.runner.fast.compiled and "other results than the model's own" in caplog.text
+    assert not engine.runner.backend.compiled and "other results than the model's own" in caplog.text
     assert worst_error(engine, model) < 1e-4
 
 
@@ -548,7 +549,7 @@ def test_inference_mode_is_the_callers_affair(inside, compile):
 
     model = within("model", small)
     engine = within("made", lambda: engine_of(model, compile))
-    assert engine.runner.fast.compiled == compile
+    assert engine.runner.backend.compiled == compile
     expected = run(engine_of(small(), compile))
     assert within("run", lambda: run(engine)) == run(engine) == expected
     within("run", lambda: set_number(model, None))
@@ -602,7 +603,7 @@ def test_engines_are_made_and_follow_changes_beside_each_other(compile):
     for _ in range(4):
         made, *_ = in_threads(lambda: engine_of(model, compile), *[lambda: run(engine, steps=12)] * 1)
         assert run(made, steps=12) == expected == run(engine, steps=12)
-        assert engine.runner is runner and made.runner.fast.compiled == compile
+        assert engine.runner is runner and made.runner.backend.compiled == compile
 
 
 def test_engines_of_models_that_share_their_head():

@@ -19,10 +19,11 @@ from transformers import (
 
 from leapgen.config import SamplingConfig
 from leapgen.engine import NonFiniteLogitsError, Sequence, Stream
+from leapgen.engine.backends.cpu import backend as cpu_backend
 from leapgen.engine.memory.holding import Holding
 from leapgen.engine.memory.pages import PagePool
-from leapgen.engine.sampling import host as sampling
-from leapgen.engine.sampling.host import TIE_SLACK, draw, sample
+from leapgen.engine.sampling import host
+from leapgen.engine.sampling.host import TIE_SLACK, draw
 from leapgen.engine.sequence import Phases
 from leapgen.record.ledger import Ledger
 
@@ -37,11 +38,21 @@ def sequence(config=None, tokens=(1,), path=0, stop_tokens=(), min_length=0):
                     holding=Holding(PagePool(1, 1), lambda *_: None), phases=Phases([0], [""]))
 
 
-def sweep(monkeypatch, logits, who, points=GRID):
-    """``sample`` of one row [vocab] at evenly spread uniforms: one of probability p comes p * points times, +- 1."""
+def sample(logits, lengths, sequences):
+    """As the engine draws on CPU: by the compiled sampler where that serves the rows."""
+    sampled = cpu_backend.CPUBackend().sample(logits, lengths, sequences)
+    return host.sample(logits, lengths, sequences) if sampled is None else sampled
+
+
+both = pytest.mark.parametrize("sample", [sample, host.sample], ids=["cpu", "torch"])
+
+
+def sweep(monkeypatch, logits, who, points=GRID, sample=sample):
+    """A draw of one row [vocab] at evenly spread uniforms: one of probability p comes p * points times, +- 1."""
     grid = (np.arange(points) + 0.5) / points
     with monkeypatch.context() as patch:
-        patch.setattr(sampling, "uniforms", lambda streams, positions: grid)
+        for module in (host, cpu_backend):
+            patch.setattr(module, "uniforms", lambda streams, positions: grid)
         return sample(logits.expand(points, -1), [len(who)] * points, [who] * points)
 
 
@@ -148,13 +159,15 @@ def test_distribution_is_that_of_transformers_warpers(data):
     np.testing.assert_allclose(sampled.logprobs, logits.double().log_softmax(0)[sampled.tokens], rtol=1e-6, atol=1e-5)
 
 
+@both
 @pytest.mark.parametrize("tied", [2, TIE_SLACK, TIE_SLACK + 1, TIE_SLACK + 2, 200])
-def test_all_ties_with_the_kth_are_kept(monkeypatch, tied):
+def test_all_ties_with_the_kth_are_kept(monkeypatch, tied, sample):
     """Would catch: an off-by-one in the slack; bfloat16 logits tie at the k-th in most steps."""
     logits = torch.full((400,), -5.0)
     logits[7] = 3.0
     logits[100 : 100 + tied] = 2.0  # the second most likely
-    drawn = sweep(monkeypatch, logits, sequence(SamplingConfig(temperature=1.0, top_k=2, top_p=1.0))).tokens
+    config = SamplingConfig(temperature=1.0, top_k=2, top_p=1.0)
+    drawn = sweep(monkeypatch, logits, sequence(config), sample=sample).tokens
     assert set(drawn) == {7, *range(100, 100 + tied)}
 
 
@@ -193,8 +206,9 @@ CONFIGS = [SamplingConfig(), SamplingConfig.greedy(), SamplingConfig(temperature
            SamplingConfig(logits_processors=(SuppressTokensLogitsProcessor(list(range(0, 150, 2))),))]
 
 
+@both
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_a_row_draws_the_same_alone_and_in_a_batch(dtype):
+def test_a_row_draws_the_same_alone_and_in_a_batch(dtype, sample):
     """Would catch: settings, processors or random numbers of one row that reach another; rows mixed up by grouping."""
     generator = torch.Generator().manual_seed(0)
     logits = (torch.randn(64, 150, generator=generator) * 2).to(dtype)
@@ -224,13 +238,12 @@ def test_equal_settings_are_drawn_in_one_pass_whosever_they_are(monkeypatch):
         passes.append(len(scores))
         return draw(scores, config, uniform)
 
-    monkeypatch.setattr(sampling, "draw", counted)
-    monkeypatch.setattr(sampling, "_drawn_by_kernel", lambda *_: None)
+    monkeypatch.setattr(host, "draw", counted)
     who = [sequence(SamplingConfig(temperature=0.5 + i % 2), path=i) for i in range(7)]
     logits = torch.randn(7, 90, generator=torch.Generator().manual_seed(0))
-    tokens = sample(logits, [1] * 7, who).tokens
+    tokens = host.sample(logits, [1] * 7, who).tokens
     assert passes == [4, 3]
-    assert tokens == [sample(logits[i : i + 1], [1], [one]).tokens[0] for i, one in enumerate(who)]
+    assert tokens == [host.sample(logits[i : i + 1], [1], [one]).tokens[0] for i, one in enumerate(who)]
 
 
 def test_processors_that_are_equal_are_each_called_for_their_own_sequence():
@@ -250,7 +263,8 @@ def test_processors_that_are_equal_are_each_called_for_their_own_sequence():
     assert [counter.calls for counter in counters] == [1, 1]
 
 
-def test_tied_tokens_are_drawn_alike_alone_and_beside_a_row_with_many_ties():
+@both
+def test_tied_tokens_are_drawn_alike_alone_and_beside_a_row_with_many_ties(sample):
     """Would catch: a neighbour whose ties exceed the slack changes the order in which this row's ties are laid out.
 
     With bfloat16 logits nearly every row has ties, so the order decides which token a uniform stands for.
@@ -269,14 +283,15 @@ def test_tied_tokens_are_drawn_alike_alone_and_beside_a_row_with_many_ties():
     assert not differ
 
 
-def test_no_stop_token_below_the_minimum_length(monkeypatch):
+@both
+def test_no_stop_token_below_the_minimum_length(monkeypatch, sample):
     """Would catch: a minimum that is off by one, or that masks for good."""
     logits = torch.zeros(20)
     logits[5] = 9.0
     config = SamplingConfig(temperature=1.0, top_k=None, top_p=1.0)
     for length, allowed in ((1, False), (3, False), (4, True), (9, True)):
         who = sequence(config, tokens=range(length), stop_tokens={5, 6, 4000}, min_length=4)
-        sampled = sweep(monkeypatch, logits, who, 10_000)
+        sampled = sweep(monkeypatch, logits, who, 10_000, sample)
         assert set(sampled.tokens) == set(range(20)) - (set() if allowed else {5, 6})
         greedy = sequence(SamplingConfig.greedy(), tokens=range(length), stop_tokens={5, 6}, min_length=4)
         assert (sample(logits[None], [length], [greedy]).tokens == [5]) is allowed
@@ -315,9 +330,10 @@ def test_a_logits_processor_sees_one_sequence_after_the_penalty_and_before_the_t
         torch.testing.assert_close(scores, expected, rtol=0, atol=1e-6)
 
 
+@both
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("config", [SamplingConfig(), SamplingConfig.greedy()], ids=["sampled", "greedy"])
-def test_non_finite_logits_name_path_and_position(bad, config):
+def test_non_finite_logits_name_path_and_position(bad, config, sample):
     """Would catch: a path that goes on with a token drawn from NaN, or an error that does not say where to look."""
     logits = torch.zeros(5, 30)
     logits[1, 4] = -torch.inf  # a token the model rules out is no damage

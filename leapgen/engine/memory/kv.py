@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class LayerSpec:
+class LayerSpec(NamedTuple):
     """The geometry of one attention layer's KV."""
 
     num_kv_heads: int
@@ -21,9 +21,18 @@ class LayerSpec:
     dtype: torch.dtype
     device: torch.device
 
+    @classmethod
+    def of(cls, key: Tensor, value: Tensor) -> LayerSpec:
+        """Of a layer that hands over key ``[1, kv_heads, tokens, key_dim]`` and value ``[..., value_dim]``."""
+        return cls(key.shape[1], key.shape[3], value.shape[3], key.dtype, key.device)
+
     @property
     def bytes_per_token(self) -> int:
         return self.num_kv_heads * (self.key_dim + self.value_dim) * self.dtype.itemsize
+
+    def empty(self, *shape: int) -> Tensor:
+        """A tensor of the layer's dtype on its device, not initialised."""
+        return torch.empty(shape, dtype=self.dtype, device=self.device)
 
 
 class KVCache:
@@ -32,20 +41,21 @@ class KVCache:
     On CPU the operating system backs a page with memory when it is first written, so a large pool costs what is used.
     """
 
-    def __init__(self, specs: dict[int, LayerSpec], num_pages: int, page_size: int) -> None:
-        self.specs = specs
+    def __init__(self, specs: Mapping[int, LayerSpec], num_pages: int, page_size: int) -> None:
+        self.specs: dict[int, LayerSpec] = {}
         self.num_pages = num_pages
         self.page_size = page_size
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
-        for index in specs:
-            self._create(index)
+        for index, spec in specs.items():
+            self.add(index, spec)
 
-    def _create(self, index: int) -> None:
-        spec, shape = self.specs[index], (self.num_pages, self.page_size)
-        for caches, width in ((self.keys, spec.key_dim), (self.values, spec.value_dim)):
-            caches[index] = _on_large_pages(
-                torch.empty((*shape, spec.num_kv_heads, width), dtype=spec.dtype, device=spec.device))
+    def add(self, index: int, spec: LayerSpec) -> None:
+        """One more layer."""
+        shape = self.num_pages, self.page_size, spec.num_kv_heads
+        self.specs[index] = spec
+        self.keys[index] = _on_large_pages(spec.empty(*shape, spec.key_dim))
+        self.values[index] = _on_large_pages(spec.empty(*shape, spec.value_dim))
 
     def empty(self) -> None:
         """Gives its memory back; it has no layers from now on."""
@@ -70,21 +80,6 @@ class KVCache:
         for index in self.specs:
             self.keys[index][target].copy_(self.keys[index][source])
             self.values[index][target].copy_(self.values[index][source])
-
-
-class GrowingKVCache(KVCache):
-    """A small cache that learns the model's geometry: a layer is made when it first writes."""
-
-    def __init__(self, num_pages: int, page_size: int) -> None:
-        super().__init__({}, num_pages, page_size)
-        self.calls: list[int] = []  # layer indices in the order they wrote
-
-    def prepare(self, index: int, key: Tensor, value: Tensor) -> None:
-        """Makes room for a layer that hands over key ``[1, kv_heads, tokens, key_dim]`` and a value like it."""
-        if index not in self.specs:
-            self.specs[index] = LayerSpec(key.shape[1], key.shape[3], value.shape[3], key.dtype, key.device)
-            self._create(index)
-        self.calls.append(index)
 
 
 def _on_large_pages(tensor: Tensor) -> Tensor:

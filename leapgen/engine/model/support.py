@@ -5,26 +5,25 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from leapgen_kernels import cpu
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from leapgen.engine.memory.kv import GrowingKVCache, KVCache
+from leapgen.engine.memory.kv import KVCache, LayerSpec
 from leapgen.engine.model.attention import UnsupportedAttentionError
-from leapgen.engine.step import StepPlan
-
-if TYPE_CHECKING:
-    from leapgen.engine.runner import Runner
+from leapgen.engine.model.paged_model import Context, PagedModel
+from leapgen.engine.model.probe import Probe
+from leapgen.engine.step import Step, StepBackend
 
 logger = logging.getLogger(__name__)
 
 SERVED_LAYERS = {"full_attention", "sliding_attention", "attention"}
 SOME_ROWS = [3, 0]  # of four tokens: neither all, nor the last, nor in order
+FIRST, LAST = [4, 7], [6, 9]  # lengths of the two texts of the check: what is prefilled, and what is decoded up to
+PAGES, NUM_PAGES, PAGE_SIZE = [[0, 1], [4, 2, 3]], 8, 4  # where they lie, in a pool of its own
 
 
 class UnsupportedModelError(ValueError):
@@ -34,11 +33,6 @@ class UnsupportedModelError(ValueError):
         super().__init__(f"{type(model).__name__} cannot be served: {reason}")
 
 
-class Context(NamedTuple):
-    """Positions a sequence may have, and why no more where that is not simply the model's length."""
-
-    length: int
-    reason: str = ""
 _guard = threading.Lock()
 _in_eval_mode: dict[torch.nn.Module, tuple[int, bool]] = {}  # by how many calls a module is held, and what it goes back to
 
@@ -64,13 +58,6 @@ def eval_mode(model: PreTrainedModel) -> Iterator[None]:
                     module.training = True
 
 
-def attention_configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
-    """Every config object that modules of the model consult for their attention implementation."""
-    configs = {id(module.config): module.config for module in model.modules()
-               if isinstance(getattr(module, "config", None), PreTrainedConfig)}
-    return list(configs.values())
-
-
 def check_config(model: PreTrainedModel, context_length: int | None) -> Context:
     """Refuses what the config already shows cannot be served; returns the context to use.
 
@@ -94,6 +81,8 @@ def check_config(model: PreTrainedModel, context_length: int | None) -> Context:
     if getattr(config, "num_kv_shared_layers", 0):
         raise UnsupportedModelError(model, f"{config.num_kv_shared_layers} of its layers read another layer's KV through "
                                     "the cache object.")
+    if not model.get_input_embeddings().weight.shape[0]:
+        raise UnsupportedModelError(model, "its input embedding is empty.")
     if model.get_output_embeddings() is None:
         raise UnsupportedModelError(model, "it has no language modelling head; load it with AutoModelForCausalLM.")
     if "logits_to_keep" not in inspect.signature(model.forward).parameters and not _takes_any_argument(model):
@@ -132,29 +121,40 @@ def _exact_context(config: PreTrainedConfig) -> Context:
     return context
 
 
-def check_forward(runner: Runner, cache: GrowingKVCache) -> None:
-    """Runs two short sequences through the paged step, prefill then decode, and compares with the model as it is.
+def learn_layers(paged: PagedModel, backend: StepBackend) -> dict[int, LayerSpec]:
+    """The geometry of each attention layer's KV, as the layers hand it over in a step, in the order they run.
 
-    This learns the KV geometry from what the layers really write, and finds models that ignore position ids or the rows
-    asked for, mask tokens in a way that never reaches the attention function, or keep a cache of their own.
+    Args:
+        backend: one that takes whatever they hand over.
 
     Raises:
         UnsupportedModelError: by name and reason.
     """
-    model = runner.model
-    first = [4, 7]
-    texts = [[(3 + 7 * i) % min(runner.vocab_size, 1000) for i in range(6)],
-             [(5 + 11 * i) % min(runner.vocab_size, 1000) for i in range(9)]]
-    last = [len(text) for text in texts]
+    probe = Probe(backend, KVCache({}, NUM_PAGES, PAGE_SIZE))
+    with eval_mode(paged.model):
+        _step(paged, probe, [0, 0], FIRST)
+    return probe.cache.specs
+
+
+def check_forward(paged: PagedModel, backend: StepBackend, layers: Mapping[int, LayerSpec]) -> None:
+    """Runs two short sequences through a backend, prefill then decode, and compares with the model as it is.
+
+    This finds models that ignore position ids or the rows asked for, mask tokens in a way that never reaches the attention
+    function, or keep a cache of their own; and a backend that computes something else.
+
+    Raises:
+        UnsupportedModelError: by name and reason.
+    """
+    model, probe = paged.model, Probe(backend, KVCache(layers, NUM_PAGES, PAGE_SIZE))
     with eval_mode(model):
-        paged = [_step(runner, cache, texts, starts, ends) for starts, ends in (([0, 0], first), (first, last))]
-        some = _step(runner, cache, texts, first, last, SOME_ROWS)
+        steps = [_step(paged, probe, starts, ends) for starts, ends in (([0, 0], FIRST), (FIRST, LAST))]
+        some = _step(paged, probe, FIRST, LAST, SOME_ROWS)
         with torch.no_grad(), _refusing(model, "its own forward fails"):
-            inputs = [torch.tensor([text], dtype=torch.int64, device=runner.input_device) for text in texts]
+            inputs = [torch.tensor([text], dtype=torch.int64, device=paged.input_device) for text in _texts(paged)]
             whole = [model(text, use_cache=False).logits[0] for text in inputs]
-    expected = torch.cat([text[:end] for text, end in zip(whole, first, strict=True)] +
-                         [text[end:] for text, end in zip(whole, first, strict=True)])
-    actual = torch.cat(paged).to(expected.device)
+    expected = torch.cat([text[:end] for text, end in zip(whole, FIRST, strict=True)] +
+                         [text[end:] for text, end in zip(whole, FIRST, strict=True)])
+    actual = torch.cat(steps).to(expected.device)
     if actual.shape != expected.shape:
         raise UnsupportedModelError(model, f"logits have shape {tuple(actual.shape)} instead of {tuple(expected.shape)}.")
     if not expected.isfinite().all():
@@ -165,22 +165,35 @@ def check_forward(runner: Runner, cache: GrowingKVCache) -> None:
         raise UnsupportedModelError(
             model, f"its logits over a paged cache differ from its own by {error:.2g} (relative, median over tokens; "
             f"allowed {tolerance}). It may depend on a mask, a position or a cache that does not reach its attention "
-            "function.")
-    asked = paged[1][SOME_ROWS]
+            "function. If EngineConfig(kernels=False) serves it, the kernels compute something else on this machine.")
+    asked = steps[1][SOME_ROWS]
     if some.shape != asked.shape or not (relative_errors(some, asked) <= tolerance).all():
         raise UnsupportedModelError(model, f"its forward does not heed logits_to_keep: asked for rows {SOME_ROWS} of "
-                                    f"{len(paged[1])} it returns logits of shape {tuple(some.shape)}, which are not those.")
+                                    f"{len(steps[1])} it returns logits of shape {tuple(some.shape)}, which are not those.")
 
 
-def _step(runner: Runner, cache: GrowingKVCache, texts: list[list[int]], starts: list[int], ends: list[int],
+def agree(paged: PagedModel, cache: KVCache, one: StepBackend, other: StepBackend) -> bool:
+    """Whether two backends compute the same logits, to what a model's dtype allows, for a text in pages 0 and 1."""
+    length = min(2 * cache.page_size, 7)
+    step, tokens = Step.build(cache, [[0, 1]], [0], [length]), [i % paged.vocab_size for i in range(3, 3 + length)]
+    actual, expected = (paged.run(tokens, backend.prepare(step), np.arange(length)) for backend in (one, other))
+    return float(relative_errors(actual, expected).median()) <= tolerance_of(paged.model, expected.dtype)
+
+
+def _texts(paged: PagedModel) -> list[list[int]]:
+    vocab = min(paged.vocab_size, 1000)
+    return [[(3 + 7 * i) % vocab for i in range(LAST[0])], [(5 + 11 * i) % vocab for i in range(LAST[1])]]
+
+
+def _step(paged: PagedModel, probe: Probe, starts: list[int], ends: list[int],
           rows: list[int] | None = None) -> torch.Tensor:
     """Logits of positions ``starts[i] .. ends[i] - 1`` of both texts, packed; all of them or these rows."""
-    cache.calls.clear()
-    plan = StepPlan.build(cache, [[0, 1], [4, 2, 3]], starts, ends, runner.kernels)
-    tokens = [t for text, s, e in zip(texts, starts, ends, strict=True) for t in text[s:e]]
-    with _refusing(runner.model, "its forward fails over a paged cache"):
-        logits = runner.run(tokens, plan, np.array(range(len(tokens)) if rows is None else rows))
-    _check_layers(runner.model, cache, plan.windows, runner.context_length)
+    probe.calls.clear()
+    step = Step.build(probe.cache, PAGES, starts, ends)
+    tokens = [t for text, s, e in zip(_texts(paged), starts, ends, strict=True) for t in text[s:e]]
+    with _refusing(paged.model, "its forward fails over a paged cache"):
+        logits = paged.run(tokens, probe.prepare(step), np.array(range(len(tokens)) if rows is None else rows))
+    _check_layers(paged, probe)
     return logits
 
 
@@ -191,16 +204,6 @@ def tolerance_of(model: PreTrainedModel, logits: torch.dtype) -> float:
     """
     dtypes = {logits, *(p.dtype for p in model.parameters() if p.is_floating_point())}
     return 0.1 if min(dtype.itemsize for dtype in dtypes) <= 2 else 1e-3
-
-
-def warn_of_missing_kernels(cache: KVCache) -> None:
-    """Says so if the C++ kernels would serve the cache and are not there."""
-    reason = next(filter(None, map(cpu.missing, cache.keys.values())), "")
-    if reason:
-        logger.warning(
-            "the C++ kernels are not used: %s. Plain torch does the work: steps take about twice as long in float32, four "
-            "to eight times as long in bfloat16, and draft_tokens=None drafts none. Build them with a C++ compiler that has "
-            "OpenMP: pip install -e . in leapgen's folder. EngineConfig(kernels=False) asks for plain torch.", reason)
 
 
 @contextmanager
@@ -216,18 +219,18 @@ def _refusing(model: PreTrainedModel, what: str) -> Iterator[None]:
         raise UnsupportedModelError(model, f"{what}: {type(error).__name__}: {error}") from error
 
 
-def _check_layers(model: PreTrainedModel, cache: GrowingKVCache, windows: dict[int, int | None], context: int) -> None:
-    config = model.config.get_text_config(decoder=True)
-    if len(cache.calls) != len(set(cache.calls)):
+def _check_layers(paged: PagedModel, probe: Probe) -> None:
+    model, config = paged.model, paged.model.config.get_text_config(decoder=True)
+    if len(probe.calls) != len(set(probe.calls)):
         raise UnsupportedModelError(model, "two attention modules have the same layer_idx.")
     layers = config.num_hidden_layers
-    if len(cache.calls) != layers:
-        raise UnsupportedModelError(model, f"{len(cache.calls)} of its {layers} layers use the attention function; the "
+    if len(probe.calls) != layers:
+        raise UnsupportedModelError(model, f"{len(probe.calls)} of its {layers} layers use the attention function; the "
                                     "others (recurrent, or with a cache of their own) cannot be paged.")
     window, layer_types = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
-    for layer, passed in windows.items():
+    for layer, passed in probe.windows.items():
         slides = layer_types[layer] == "sliding_attention" if layer_types else (
-            bool(window) and window < context and getattr(config, "use_sliding_window", True))
+            bool(window) and window < paged.context.length and getattr(config, "use_sliding_window", True))
         if slides and passed is None:
             raise UnsupportedModelError(model, f"layer {layer} has a sliding window of {window}, which it applies by a mask "
                                         "and does not tell its attention function.")

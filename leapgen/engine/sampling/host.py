@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from leapgen_kernels import cpu
+from leapgen_kernels.cpu import Drawn
 from torch import Tensor
 
 from leapgen.config import SamplingConfig
@@ -50,25 +50,28 @@ class NonFiniteLogitsError(FloatingPointError):
         self.sequence, self.path, self.position = sequence, path, position
 
 
-def sample(logits: Tensor, lengths: Rows[int], sequences: Rows[Sequence], kernels: bool = True) -> Sampled:
-    """Draws one token a row.
+def sample(logits: Tensor, lengths: Rows[int], sequences: Rows[Sequence]) -> Sampled:
+    """Draws one token a row, in plain torch.
 
     Args:
         logits: [rows, vocab], any float dtype; computed in float32, or float64 if it is.
         lengths: tokens row i's sequence had when its logits were computed: the position of the token drawn.
         sequences: whose settings, tokens and random stream row i uses.
-        kernels: whether the compiled sampler may be used; without, plain torch.
 
     Raises:
         NonFiniteLogitsError: names the first path and position concerned.
     """
-    groups = _rows_by_config(sequences)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     draws = uniforms([s.stream for s in sequences], lengths)
-    drawn = None
-    if kernels and len(groups) == 1:
-        drawn = _drawn_by_kernel(logits, groups[0][0], lengths, sequences, draws)
-    if drawn is None:
-        drawn = _drawn(logits.to(torch.promote_types(logits.dtype, torch.float32)), groups, lengths, sequences, draws)
+    return checked(_drawn(logits, _rows_by_config(sequences), lengths, sequences, draws), lengths, sequences)
+
+
+def checked(drawn: Drawn, lengths: Rows[int], sequences: Rows[Sequence]) -> Sampled:
+    """What was drawn of rows as ``sample`` has them, by whatever drew it.
+
+    Raises:
+        NonFiniteLogitsError: a row had no token to draw.
+    """
     finite = drawn.normalisers.isfinite()
     if not finite.all():
         row = int((~finite).nonzero()[0])
@@ -86,7 +89,7 @@ def sample(logits: Tensor, lengths: Rows[int], sequences: Rows[Sequence], kernel
 
 
 def _drawn(logits: Tensor, groups: list[tuple[SamplingConfig, list[int]]], lengths: Rows[int], sequences: Rows[Sequence],
-           draws: np.ndarray) -> cpu.Drawn:
+           draws: np.ndarray) -> Drawn:
     tokens = torch.empty(len(sequences), dtype=torch.int64, device=logits.device)
     logprobs = torch.zeros(len(sequences), dtype=logits.dtype, device=logits.device)
     normalisers = logits.logsumexp(dim=-1)
@@ -96,7 +99,7 @@ def _drawn(logits: Tensor, groups: list[tuple[SamplingConfig, list[int]]], lengt
         scores = _processed(logits[index], config, [lengths[r] for r in rows], [sequences[r] for r in rows])
         tokens[index], logprobs[index] = draw(scores, config, uniform)
     chosen = logits.gather(1, tokens.clamp(0, logits.shape[1] - 1)[:, None])[:, 0]
-    return cpu.Drawn(tokens, normalisers, chosen, logprobs)
+    return Drawn(tokens, normalisers, chosen, logprobs)
 
 
 def _rows_by_config(sequences: Rows[Sequence]) -> list[tuple[SamplingConfig, list[int]]]:
@@ -152,19 +155,6 @@ def draw(scores: Tensor, config: SamplingConfig, uniform: Tensor) -> tuple[Tenso
         best, tokens = scores.max(dim=-1)
         return tokens, best - best  # log 1, and NaN where there is no best
     return draw_from(*_candidates(scores, config), Filters.of(config), uniform)
-
-
-def _drawn_by_kernel(logits: Tensor, config: SamplingConfig, lengths: Rows[int], sequences: Rows[Sequence],
-                     draws: np.ndarray) -> cpu.Drawn | None:
-    """By the kernel, where the most likely tokens are all that is needed, of the logits as they are."""
-    serves = (cpu.serves(logits) and logits.stride(1) == 1 and config.temperature > 0 and config.top_k is not None
-              and config.top_k + TIE_SLACK < logits.shape[1]
-              and config.repetition_penalty == 1.0 and not config.logits_processors
-              and all(length >= s.min_length or not s.stop_tokens for length, s in zip(lengths, sequences, strict=True)))
-    if not serves:
-        return None
-    return cpu.draw(logits, config.top_k, config.top_k + TIE_SLACK, config.logprobs, config.temperature, config.top_p,
-                    config.min_p or 0.0, draws)
 
 
 def draw_from(candidates: Tensor, ids: Tensor | None, filters: Filters, uniform: Tensor) -> tuple[Tensor, Tensor]:

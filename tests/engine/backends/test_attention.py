@@ -11,9 +11,12 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from leapgen_kernels import cpu
 
-from leapgen.engine.memory.kv import GrowingKVCache, KVCache, LayerSpec
-from leapgen.engine.model.attention import UnsupportedAttentionError, attention_forward, paged_attention
-from leapgen.engine.step import StepPlan
+from leapgen.engine import step as steps
+from leapgen.engine.backends.cpu.backend import CPUBackend
+from leapgen.engine.backends.reference import ReferenceBackend, paged_attention
+from leapgen.engine.memory.kv import KVCache, LayerSpec
+from leapgen.engine.model.attention import UnsupportedAttentionError, attention_forward
+from leapgen.engine.model.probe import Probe
 
 # The engine computes in float32 (float64 for float64) and rounds once, at the end: bfloat16 keeps 8 bits.
 TOLERANCES = {torch.float64: {"rtol": 1e-11, "atol": 1e-12}, torch.float32: {"rtol": 2e-5, "atol": 2e-6},
@@ -60,7 +63,7 @@ class Step:
         self.cache.keys[layer].fill_(torch.nan)
         self.cache.values[layer].fill_(torch.nan)
         starts, ends = zip(*case.spans, strict=True)
-        self.plan = StepPlan.build(self.cache, self.pages, list(starts), list(ends))
+        self.step = steps.Step.build(self.cache, self.pages, list(starts), list(ends))
 
     def normal(self, *shape):
         return torch.randn(*shape, generator=self.generator, dtype=torch.float64).mul(1.5).to(self.dtype)
@@ -75,12 +78,34 @@ class Step:
                 self.cache.keys[self.layer].flatten(0, 1)[self.slot(i, position)] = self.keys[i][position]
                 self.cache.values[self.layer].flatten(0, 1)[self.slot(i, position)] = self.values[i][position]
 
+    @property
+    def options(self):
+        """What the layer asks for."""
+        case = self.case
+        return {"scaling": case.key_dim**-0.5 if case.scaling is None else case.scaling,
+                "sliding_window": case.sliding_window, "softcap": case.softcap, "sinks": self.sinks}
+
+    @property
+    def handed_over(self):
+        """Query, key and value of this step as models hand them over, [1, heads, tokens, dim]: in memory either way."""
+        key, value = (torch.cat([part[start:end] for part, (start, end) in zip(parts, self.case.spans, strict=True)])
+                      for parts in (self.keys, self.values))
+        query, key, value = (tensor.transpose(0, 1)[None] for tensor in (self.query, key, value))
+        return query.contiguous(), key.contiguous(), value
+
+    @property
+    def prepared(self):
+        return ReferenceBackend().prepare(self.step)
+
     def run(self):
         self.store(computed_now=True)
-        case = self.case
-        return paged_attention(self.query, self.cache.keys[self.layer], self.cache.values[self.layer], self.plan,
-                               scaling=case.key_dim**-0.5 if case.scaling is None else case.scaling,
-                               sliding_window=case.sliding_window, softcap=case.softcap, sinks=self.sinks)
+        return paged_attention(self.query, self.cache.keys[self.layer], self.cache.values[self.layer], self.prepared,
+                               **self.options)
+
+    def attend(self, backend):
+        """By a backend: it stores this step's keys and values itself."""
+        self.store(computed_now=False)
+        return backend.attend(self.layer, *self.handed_over, backend.prepare(self.step), **self.options)[0]
 
     def expected(self):
         """[tokens, heads, value_dim] float64."""
@@ -149,20 +174,20 @@ def test_paged_attention_is_attention(dtype, case):
 
 
 @pytest.mark.parametrize("page_size", [1, 3, 16])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
-def test_the_attention_function_writes_then_attends(page_size, dtype):
+@pytest.mark.parametrize(("backend", "dtype"), [
+    (ReferenceBackend, torch.float64), (ReferenceBackend, torch.bfloat16),
+    pytest.param(CPUBackend, torch.bfloat16, marks=pytest.mark.skipif(
+        cpu.library() is None, reason="built without a C++ compiler"))])
+def test_the_attention_function_writes_then_attends(page_size, backend, dtype):
     """Would catch: a step that reads what it has not yet written, writes into another's slots, or drops an argument."""
     case = Case(MIXED, page_size=page_size, sliding_window=6, softcap=3.0, sinks=True, scaling=0.4)
     step = Step(case, dtype, layer=5)
     step.store(computed_now=False)
-    packed = [torch.cat([part[start:] for part, (start, _) in zip(parts, case.spans, strict=True)])
-              for parts in (step.keys, step.values)]
-    query, key, value = (tensor.transpose(0, 1)[None] for tensor in (step.query, *packed))  # [1, heads, tokens, dim]
     module = SimpleNamespace(layer_idx=5, is_causal=True)
-    actual, weights = attention_forward(module, query, key, value, None, leapgen_plan=step.plan, scaling=0.4,
-                                        sliding_window=6, softcap=3.0, s_aux=step.sinks)
+    actual, weights = attention_forward(module, *step.handed_over, None, leapgen_plan=backend().prepare(step.step),
+                                        scaling=0.4, sliding_window=6, softcap=3.0, s_aux=step.sinks)
     assert weights is None
-    step.assert_close(actual[0], amx=dtype == torch.bfloat16 and cpu.amx())
+    step.assert_close(actual[0], amx=backend is CPUBackend and cpu.amx())
     written = Step(case, dtype, layer=5)  # the same numbers, stored by the test
     written.store(computed_now=True)
     for mine, theirs in ((step.cache.keys, written.cache.keys), (step.cache.values, written.cache.values)):
@@ -173,7 +198,7 @@ def test_scaling_defaults_to_the_square_root_of_the_key_width():
     """Would catch: a default taken from the value width, or none."""
     step = Step(Case([(0, 5)], key_dim=5, value_dim=3), torch.float64)
     packed = (tensor.transpose(0, 1)[None] for tensor in (step.query, step.keys[0], step.values[0]))
-    actual, _ = attention_forward(SimpleNamespace(layer_idx=0), *packed, None, leapgen_plan=step.plan)
+    actual, _ = attention_forward(SimpleNamespace(layer_idx=0), *packed, None, leapgen_plan=step.prepared)
     torch.testing.assert_close(actual[0], step.expected(), **TOLERANCES[torch.float64])
 
 
@@ -196,7 +221,7 @@ def test_what_attention_cannot_honour_is_refused_and_nothing_is_written(argument
         packed[1:] = [torch.cat([tensor, tensor], dim=2) for tensor in packed[1:]]
     mask = arguments.pop("attention_mask", None)
     with pytest.raises(UnsupportedAttentionError, match=message):
-        attention_forward(SimpleNamespace(**{"layer_idx": 0, **module}), *packed, mask, leapgen_plan=step.plan,
+        attention_forward(SimpleNamespace(**{"layer_idx": 0, **module}), *packed, mask, leapgen_plan=step.prepared,
                           **arguments)
     assert step.cache.keys[0].isnan().all()
     assert step.cache.values[0].isnan().all()
@@ -207,26 +232,26 @@ def test_arguments_that_change_nothing_are_let_through():
     step = Step(Case([(0, 3)]), torch.float64)
     packed = [tensor.transpose(0, 1)[None] for tensor in (step.query, step.keys[0], step.values[0])]
     actual, _ = attention_forward(
-        SimpleNamespace(layer_idx=0), *packed, None, leapgen_plan=step.plan, position_ids=torch.arange(3)[None],
+        SimpleNamespace(layer_idx=0), *packed, None, leapgen_plan=step.prepared, position_ids=torch.arange(3)[None],
         use_cache=False, output_attentions=False, head_mask=None, cu_seq_lens_q=torch.tensor([0, 3]), max_length_k=3)
     torch.testing.assert_close(actual[0], step.expected(), **TOLERANCES[torch.float64])
 
 
 @settings(max_examples=60)
 @given(case=CASES)
-def test_a_plan_addresses_every_position_once(case):
+def test_a_step_addresses_every_position_once(case):
     """Would catch: slots that collide or fall outside the sequence's pages, positions that restart or run on."""
     step = Step(case, torch.float32)
-    plan = step.plan
+    plan, prepared = step.step, step.prepared
     expected = [(step.slot(i, position), position) for i, (start, end) in enumerate(case.spans)
                 for position in range(start, end)]
     assert list(zip(plan.slots.tolist(), plan.positions.tolist(), strict=True)) == expected
     assert len(set(plan.slots.tolist())) == len(expected)
     assert plan.kv_lengths.tolist() == [end for _, end in case.spans]
     assert np.diff(plan.query_starts).tolist() == [end - start for start, end in case.spans]
-    tensors = plan.on(torch.device("cpu"))
-    assert tensors is plan.on(torch.device("cpu")), "moved more than once"
-    assert all(tensor.dtype == torch.int64 for tensor in vars(tensors).values())
+    tensors = prepared.on(torch.device("cpu"))
+    assert tensors is prepared.on(torch.device("cpu")), "moved more than once"
+    assert all(tensor.dtype == torch.int64 for tensor in tensors)
 
 
 def test_copying_a_page_copies_every_layer_and_nothing_else():
@@ -252,12 +277,29 @@ def test_bytes_per_token_are_those_of_the_tensors():
     assert cache.bytes_per_token * 7 * 3 == held
 
 
-def test_a_growing_cache_learns_what_layers_write():
+def test_a_probe_learns_what_layers_hand_over():
     """Would catch: a geometry guessed from the config, which multi-head latent attention does not follow."""
-    cache = GrowingKVCache(num_pages=2, page_size=2)
-    cache.prepare(3, torch.ones(1, 2, 2, 5), torch.ones(1, 2, 2, 7))
-    double = torch.ones(1, 1, 1, 4, dtype=torch.float64)
-    cache.prepare(0, double, double)
-    assert cache.calls == [3, 0]
-    assert cache.specs[3] == LayerSpec(2, 5, 7, torch.float32, torch.device("cpu"))
-    assert cache.specs[0] == LayerSpec(1, 4, 4, torch.float64, torch.device("cpu"))
+    probe = Probe(ReferenceBackend(), KVCache({}, num_pages=2, page_size=2))
+    prepared = probe.prepare(steps.Step.build(probe.cache, [[1, 0]], [0], [3]))
+    double = torch.ones(1, 1, 3, 4, dtype=torch.float64)
+    for layer, window, key, value in ((3, 5, torch.ones(1, 2, 3, 5), torch.ones(1, 2, 3, 7)), (0, None, double, double)):
+        module = SimpleNamespace(layer_idx=layer)
+        output, _ = attention_forward(module, key, key, value, None, leapgen_plan=prepared, sliding_window=window)
+        assert torch.equal(output, torch.ones_like(value).transpose(1, 2))
+    assert probe.calls == [3, 0] and probe.windows == {3: 5, 0: None}
+    assert prepared.layers == probe.cache.specs == {3: LayerSpec(2, 5, 7, torch.float32, torch.device("cpu")),
+                                                    0: LayerSpec(1, 4, 4, torch.float64, torch.device("cpu"))}
+
+
+@pytest.mark.parametrize("change", [
+    lambda q, k, v: (q.double(), k.double(), v.double()),
+    lambda q, k, v: (q.double(), k, v), lambda q, k, v: (q, k, v.double()),
+    lambda q, k, v: (q, k[:, :1], v[:, :1]), lambda q, k, v: (q[..., 1:], k[..., 1:], v), lambda q, k, v: (q, k, v[..., 1:]),
+    lambda q, k, v: (q.to("meta"), k.to("meta"), v.to("meta"))],
+    ids=["dtype", "query's dtype", "value's dtype", "heads", "key width", "value width", "device"])
+def test_what_the_pool_does_not_hold_is_refused(change):
+    """Would catch: a kernel, which sees addresses only, that reads and writes past them."""
+    step = Step(Case([(0, 3)]), torch.float32)
+    with pytest.raises(UnsupportedAttentionError, match="which the KV pool does not hold"):
+        attention_forward(SimpleNamespace(layer_idx=0), *change(*step.handed_over), None, leapgen_plan=step.prepared)
+    assert step.cache.keys[0].isnan().all()

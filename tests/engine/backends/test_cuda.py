@@ -9,12 +9,14 @@ from oracle import LogitsRecorder, full_logits
 
 from leapgen import EngineConfig, LeapGenerator, SamplingConfig
 from leapgen.engine import Engine, Stream
+from leapgen.engine.backends.cuda.backend import CUDABackend
+from leapgen.engine.backends.cuda.tiles import Attends
+from leapgen.engine.backends.reference import ReferenceBackend, paged_attention
 from leapgen.engine.memory.kv import KVCache, LayerSpec
-from leapgen.engine.model.attention import paged_attention
 from leapgen.engine.sampling import device as device_sampling
 from leapgen.engine.sampling.host import sample
 from leapgen.engine.sampling.random import uniforms
-from leapgen.engine.step import Attends, StepPlan
+from leapgen.engine.step import Step
 
 DEVICE = torch.device("cuda")
 pytestmark = [pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
@@ -65,13 +67,13 @@ def test_kernels_at_full_size(name, dtype):
     cache = KVCache({0: LayerSpec(kv_heads, key_dim, value_dim, dtype, DEVICE)}, count, 16)
     cache.keys[0].normal_()
     cache.values[0].normal_()
-    plan = StepPlan.build(cache, pages, *map(list, zip(*spans, strict=True)))
-    tokens = len(plan.slots)
+    step = Step.build(cache, pages, *map(list, zip(*spans, strict=True)))
+    plan, tokens = ReferenceBackend().prepare(step), len(step.slots)
     query, key, value = (torch.randn(1, heads, tokens, dim, device=DEVICE).to(dtype) for heads, dim in (
         (kv_heads * group, key_dim), (kv_heads, key_dim), (kv_heads, value_dim)))
     sinks = torch.randn(kv_heads * group, device=DEVICE).to(dtype) if with_sinks else None
     options = {"scaling": key_dim**-0.5, "sliding_window": window, "softcap": softcap, "sinks": sinks}
-    arguments = query, key, value, cache.keys[0], cache.values[0], plan.tiles(Attends.of(query, key))
+    arguments = query, key, value, cache.keys[0], cache.values[0], CUDABackend().prepare(step).tiles(Attends.of(query, key))
     actual, again = gpu.attend(*arguments, **options)[0], gpu.attend(*arguments, **options)[0]
     assert torch.equal(actual, again), "a result depends on which program came first"
     slots = plan.on(DEVICE).slots
@@ -113,8 +115,8 @@ def engines(model, **changes):
 def test_captured_steps_say_what_plain_torch_says(name):
     """Would catch: anything a captured step does otherwise, in any architecture; float32, token for token."""
     graphed, plain = engines(tiny.build(name, torch.float32).to(DEVICE))
-    assert graphed.runner.graphs is not None, "not captured"
-    assert plain.runner.graphs is None
+    assert graphed.runner.replays is not None, "not captured"
+    assert plain.runner.replays is None
     actual, expected = fork_and_extend(graphed), fork_and_extend(plain)
     assert [s.tokens for s in actual] == [s.tokens for s in expected]
 
@@ -132,7 +134,7 @@ def test_bfloat16_logits_of_captured_steps_stay_close(compile):
     model = tiny.build("qwen2", torch.bfloat16, hidden_size=512, num_hidden_layers=4, num_attention_heads=8,
                        intermediate_size=1024, vocab_size=1000).to(DEVICE)
     engine, _ = engines(model, compile=compile)
-    graphs = engine.runner.graphs
+    graphs = engine.runner.replays
     assert graphs is not None
     recorder = LogitsRecorder(engine)
     step, served = graphs.step, []
@@ -174,7 +176,7 @@ def test_a_leap_run_with_graphs_is_the_run_without():
                               max_batch_size=16, compile=False)
         on_cpu = leap_run.generator()
         leap = LeapGenerator(on_cpu.model.to(DEVICE), on_cpu.tokenizer, engine=config)
-        assert (leap.engine.runner.graphs is not None) == graphs
+        assert (leap.engine.runner.replays is not None) == graphs
         output = leap.generate(leap_run.QUESTION, n=6, leap=leap_run.LEAP, sampling=leap_run.SAMPLING, seed=3)
         outputs.append([path.token_ids for path in output.paths])
     assert outputs[0] == outputs[1]

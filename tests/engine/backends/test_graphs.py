@@ -13,11 +13,13 @@ from leapgen_kernels import cpu, gpu
 
 from leapgen.config import EngineConfig, SamplingConfig
 from leapgen.engine import Engine, NonFiniteLogitsError, Stream, runner
-from leapgen.engine import step as plan
+from leapgen.engine.backends.cpu.backend import CPUBackend
 from leapgen.engine.backends.cuda import graphs
+from leapgen.engine.backends.reference import ReferenceBackend
 from leapgen.engine.sampling import device as device_sampling
 from leapgen.engine.sampling.host import TIE_SLACK, sample
 from leapgen.engine.sampling.random import UniformBlocks, uniforms
+from leapgen.engine.sharing import shared_segments
 
 pytestmark = pytest.mark.skipif(gpu.library() is None, reason="Triton is not installed")
 
@@ -71,11 +73,11 @@ def test_static_steps_say_what_eager_steps_say(name, static_steps):
     model = tiny.build(name, torch.float32, experts_implementation="eager")
     plain = paths(engine_of(model, graphs=False, kernels=False))
     engine = engine_of(model)
-    if CUDA and name == "gpt_oss" and engine.runner.graphs is None:
+    if CUDA and name == "gpt_oss" and engine.runner.replays is None:
         pytest.skip("this transformers' experts wait for the device")
-    assert engine.runner.graphs.sizes == [1, 2, 4]
+    assert engine.runner.replays.sizes == [1, 2, 4]
     served = []
-    replays = engine.runner.graphs._replays
+    replays = engine.runner.replays._replays
     for size, replay in replays.items():
         replays[size] = lambda size=size, replay=replay: (served.append(size), replay())
     assert_same(paths(engine), plain)
@@ -127,7 +129,7 @@ def test_a_model_that_cannot_be_captured_runs_as_it_is(static_steps, monkeypatch
     model = tiny.build("llama", torch.float32, num_hidden_layers=1)
     with caplog.at_level(logging.WARNING):
         engine = engine_of(model)
-    assert engine.runner.graphs is None and "not permitted" in caplog.text
+    assert engine.runner.replays is None and "not permitted" in caplog.text
     assert len(paths(engine, n=1, steps=2)[0][0]) == 12
 
 
@@ -150,14 +152,14 @@ def test_a_changed_model_is_captured_anew(path, change, static_steps):
     model = tiny.build("llama", torch.float32, num_hidden_layers=1)
     engine = engine_of(model)
     change(model.get_submodule(path))
-    engine.runner.graphs.step = None
+    engine.runner.replays.step = None
     assert_same(paths(engine, n=1, steps=3), paths(engine_of(model, graphs=False, kernels=False), n=1, steps=3))
-    assert engine.runner.graphs is not None
+    assert engine.runner.replays is not None
 
 
 def test_graphs_can_be_switched_off(static_steps):
     """Would catch: an option that does nothing."""
-    assert engine_of(tiny.build("llama", torch.float32, num_hidden_layers=1), graphs=False).runner.graphs is None
+    assert engine_of(tiny.build("llama", torch.float32, num_hidden_layers=1), graphs=False).runner.replays is None
 
 
 def test_layers_compiled_for_graphs_say_the_same(static_steps, monkeypatch):
@@ -170,7 +172,7 @@ def test_layers_compiled_for_graphs_say_the_same(static_steps, monkeypatch):
     plain = paths(engine_of(model, graphs=False, kernels=False), n=2)
     engine = engine_of(model, compile=True)
     assert all(module._compiled_call_impl is None for module in model.modules())
-    assert engine.runner.graphs is not None
+    assert engine.runner.replays is not None
     assert_same(paths(engine, n=2), plain)
 
 
@@ -180,8 +182,8 @@ def test_layers_compiled_for_graphs_say_the_same(static_steps, monkeypatch):
 def test_a_page_table_kept_from_step_to_step_is_the_one_built_anew():
     """Would catch: a row left as it was, sharing that ended, a shared page taken for a sequence's own."""
     rng = np.random.default_rng(0)
-    room, fresh, kept = np.full(6 * 64, -1, dtype=np.int32), 0, 0
-    table = graphs.PageTable(room, 4, 64)
+    entries, fresh, kept = np.full(6 * 64, -1, dtype=np.int32), 0, 0
+    table = graphs.PageTable(entries, 4, 64)
     pages, lengths = [[]], [0]
     for _ in range(400):
         if rng.random() < 0.05 or not pages:  # the batch changes
@@ -216,8 +218,8 @@ def test_a_page_table_kept_from_step_to_step_is_the_one_built_anew():
             wide[i, : len(own)] = own
         counted = np.arange(actual.shape[1]) < np.array([len(own) for own in pages])[:, None]
         assert np.array_equal(np.where(counted, actual, 0), wide)
-        assert np.array_equal(segments, plan.shared_segments(wide, np.array(lengths), 4))
-        assert table.used == actual.size and np.shares_memory(actual, room)
+        assert np.array_equal(segments, shared_segments(wide, np.array(lengths), 4))
+        assert table.used == actual.size and np.shares_memory(actual, entries)
     assert kept > 200
 
 
@@ -292,8 +294,8 @@ def test_device_draws_are_those_of_sample(kind, vocab):
     assert actual.sampling_logprobs == pytest.approx(expected.sampling_logprobs, abs=1e-5)
 
 
-@pytest.mark.parametrize("tied", [1, TIE_SLACK, device_sampling.ROOM - 1, device_sampling.ROOM, 300])
-def test_rows_with_more_ties_than_room_are_handed_back(tied):
+@pytest.mark.parametrize("tied", [1, TIE_SLACK, device_sampling.CANDIDATES - 1, device_sampling.CANDIDATES, 300])
+def test_rows_with_more_ties_than_candidates_are_handed_back(tied):
     """Would catch: a token that ties with the k-th and can never be drawn."""
     logits = torch.full((2, 400), -5.0)
     logits[:, 7] = 3.0
@@ -301,7 +303,7 @@ def test_rows_with_more_ties_than_room_are_handed_back(tied):
     who = [Who(SamplingConfig(top_k=2), 0), Who(SamplingConfig.greedy(), 1)]
     numbers = device_sampling.parameters(who, np.array([0.5, 0.5]), 400)
     drawn = device_sampling.draw(logits, torch.from_numpy(numbers)).numpy()
-    assert np.isfinite(drawn[0]).all() == (1 + tied < device_sampling.ROOM)
+    assert np.isfinite(drawn[0]).all() == (1 + tied < device_sampling.CANDIDATES)
     assert np.isfinite(drawn[1]).all() and drawn[1, 0] == 7
 
 
@@ -326,14 +328,24 @@ def test_what_needs_more_than_the_most_likely_tokens_is_not_drawn_on_the_device(
         return device_sampling.serves(length, who, vocab)
 
     assert serves() and serves(temperature=0.0, top_k=None) and serves(stop=[3], min_length=5)
-    assert serves(top_k=device_sampling.ROOM - TIE_SLACK) and not serves(top_k=device_sampling.ROOM - TIE_SLACK + 1)
-    assert not serves(top_k=None) and serves(top_k=None, vocab=device_sampling.ROOM)
+    most = device_sampling.CANDIDATES - TIE_SLACK
+    assert serves(top_k=most) and not serves(top_k=most + 1)
+    assert not serves(top_k=None) and serves(top_k=None, vocab=device_sampling.CANDIDATES)
     assert not serves(stop=[3], min_length=6) and not serves(repetition_penalty=1.1)
     assert not serves(logits_processors=(lambda ids, scores: scores,))
 
 
-def test_runner_says_where_graphs_come_from():
+def test_a_model_on_cpu_is_not_captured(monkeypatch):
     """Would catch: a CPU engine that tries to capture."""
+    monkeypatch.setattr(graphs, "cuda_capture", lambda device: pytest.fail("captured"))
     model = tiny.build("llama", torch.float32, num_hidden_layers=1)
     made = runner.Runner(model, EngineConfig(kv_cache_bytes=1 << 20, compile=False))
-    assert made.graphs is None and not graphs.can_capture(made)
+    assert made.replays is None and isinstance(made.backend, (CPUBackend, ReferenceBackend))
+
+
+def test_a_model_on_two_devices_is_not_captured(static_steps):
+    """Would catch: a graph of one device's work, which leaves out the other's."""
+    engine = engine_of(tiny.build("llama", torch.float32, num_hidden_layers=1))
+    assert engine.runner.replays is not None
+    engine.runner.paged.model.register_buffer("elsewhere", torch.empty(2, device="meta"))
+    assert engine.runner.backend.capture(engine.runner.paged, engine.runner.cache) is None

@@ -15,9 +15,11 @@ from test_attention import CASES, MIXED, Case, Step
 
 from leapgen.config import EngineConfig, SamplingConfig
 from leapgen.engine import Engine
+from leapgen.engine.backends.cpu.backend import CPUBackend
 from leapgen.engine.memory.kv import KVCache, LayerSpec
 from leapgen.engine.sampling.host import draw
-from leapgen.engine.step import StepPlan, shared_segments
+from leapgen.engine.sharing import shared_segments
+from leapgen.engine.step import Step as EngineStep
 
 pytestmark = pytest.mark.skipif(cpu.library() is None, reason="built without a C++ compiler")
 
@@ -37,16 +39,10 @@ class KernelStep(Step):
     """A step whose layer is stored and attended to by the kernels."""
 
     def run(self, name=None):
-        case = self.case
         self.store(computed_now=False)
-        key = torch.cat([k[s:e] for k, (s, e) in zip(self.keys, case.spans, strict=True)])
-        value = torch.cat([v[s:e] for v, (s, e) in zip(self.values, case.spans, strict=True)])
-        # As models hand them over: heads first in shape; in memory either way.
-        query = self.query.transpose(0, 1).contiguous()
-        key, value = key.transpose(0, 1).contiguous(), value.transpose(0, 1)
-        scaling = case.key_dim**-0.5 if case.scaling is None else case.scaling
-        return cpu.attend(query[None], key[None], value[None], self.plan.packed(self.layer), scaling, case.sliding_window,
-                          case.softcap, self.sinks, kernel("attend", name or cpu.DTYPES[self.dtype]))[0]
+        plan = CPUBackend().prepare(self.step)
+        return cpu.attend(*self.handed_over, plan.at(self.layer), **self.options,
+                          kernel=kernel("attend", name or cpu.DTYPES[self.dtype]))[0]
 
 
 @pytest.mark.parametrize(("dtype", "name"), KERNELS)
@@ -127,11 +123,12 @@ class Tree:
             torch.randn(1, heads, tokens, dim, generator=generator).to(dtype)
             for heads, dim in ((2 * group, 24), (2, 24), (2, 16)))
 
-    def attend(self, plan, name="float32"):
-        return cpu.attend(self.query, self.key, self.value, plan.packed(0), 0.2, None, None, None, kernel("attend", name))
+    def attend(self, step, name="float32"):
+        packed = CPUBackend().prepare(step).at(0)
+        return cpu.attend(self.query, self.key, self.value, packed, 0.2, None, None, None, kernel("attend", name))
 
-    def plan(self):
-        return StepPlan.build(self.cache, self.pages, self.starts, self.ends)
+    def step(self):
+        return EngineStep.build(self.cache, self.pages, self.starts, self.ends)
 
 
 @pytest.mark.parametrize(("dtype", "name"), KERNELS)
@@ -139,10 +136,10 @@ class Tree:
 def test_sharing_pages_changes_no_bit(seed, dtype, name, monkeypatch):
     """Would catch: a segment that covers the wrong pages or rows, and sums whose order depends on who shares."""
     tree = Tree(seed, dtype)
-    shared = tree.attend(tree.plan(), name)
+    shared = tree.attend(tree.step(), name)
     alone = np.array([(0, i, i + 1, 0, end) for i, end in enumerate(tree.ends)])
-    monkeypatch.setattr("leapgen.engine.step.shared_segments", lambda *_: alone)
-    assert torch.equal(tree.attend(tree.plan(), name), shared)
+    monkeypatch.setattr("leapgen.engine.backends.cpu.plan.shared_segments", lambda *_: alone)
+    assert torch.equal(tree.attend(tree.step(), name), shared)
 
 
 @pytest.mark.parametrize("tile", [1, 16, 32, 48])
@@ -150,8 +147,8 @@ def test_sharing_pages_changes_no_bit(seed, dtype, name, monkeypatch):
 def test_segments_cover_every_position_once_and_only_shared_pages(seed, tile):
     """Would catch: a position read twice or never, a level out of order, pages that the run does not share."""
     tree = Tree(seed, torch.float32)
-    plan = tree.plan()
-    segments = shared_segments(plan.page_table, plan.kv_lengths, 16, tile)
+    step = tree.step()
+    segments = shared_segments(step.page_table, step.kv_lengths, 16, tile)
     for i, end in enumerate(tree.ends):
         mine = sorted((level, start, stop) for level, first, last, start, stop in segments.tolist() if first <= i < last)
         assert [level for level, _, _ in mine] == list(range(len(mine)))
@@ -167,12 +164,12 @@ def test_segments_cover_every_position_once_and_only_shared_pages(seed, tile):
 def test_padding_is_left_alone():
     """Would catch: rows past the plan's that write KV or come back unset."""
     tree = Tree(3, torch.float32)
-    plan, tokens = tree.plan(), tree.query.shape[2]
-    expected = tree.attend(plan)
+    step, tokens = tree.step(), tree.query.shape[2]
+    expected = tree.attend(step)
     before = tree.cache.keys[0].clone()
     tree.query, tree.key, tree.value = (torch.cat([t, torch.full_like(t[:, :, :3], torch.nan)], dim=2)
                                         for t in (tree.query, tree.key, tree.value))
-    padded = tree.attend(plan)
+    padded = tree.attend(step)
     assert torch.equal(padded[:, :tokens], expected) and not padded[:, tokens:].any()
     assert torch.equal(tree.cache.keys[0], before)
 

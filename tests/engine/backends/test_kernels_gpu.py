@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ import torch
 from leapgen_kernels import gpu
 from test_attention import Case, Step
 
-from leapgen.engine import step as plans
-from leapgen.engine.backends.cuda.tiles import cut
+from leapgen.engine.backends.cuda.backend import CUDABackend
+from leapgen.engine.backends.cuda.tiles import Attends, cut
+from leapgen.engine.sharing import shared_segments
+from leapgen.engine.step import Step as EngineStep
 
 pytestmark = pytest.mark.skipif(gpu.library() is None, reason="Triton is not installed")
 
@@ -28,20 +31,18 @@ ROUNDING = {torch.float32: 2e-6, torch.bfloat16: 2**-7 if DEVICE.type == "cuda" 
 class KernelStep(Step):
     """A step whose layer is stored and attended to by the Triton kernels."""
 
+    @cached_property
+    def plan(self):
+        return CUDABackend().prepare(self.step)
+
     def run(self):
-        case, (cache, layer) = self.case, (self.cache, self.layer)
+        cache, layer = self.cache, self.layer
         self.store(computed_now=False)
         keys, values = cache.keys[layer].to(DEVICE), cache.values[layer].to(DEVICE)
-        key, value = (torch.cat([part[s:e] for part, (s, e) in zip(parts, case.spans, strict=True)])
-                      for parts in (self.keys, self.values))
-        # As models hand them over: heads first in shape; in memory either way.
-        query = self.query.transpose(0, 1).contiguous()
-        key, value = key.transpose(0, 1).contiguous(), value.transpose(0, 1)
-        query, key, value = (tensor[None].to(DEVICE) for tensor in (query, key, value))
-        output = gpu.attend(query, key, value, keys, values, self.plan.tiles(plans.Attends.of(query, key)),
-                            scaling=case.key_dim**-0.5 if case.scaling is None else case.scaling,
-                            sliding_window=case.sliding_window, softcap=case.softcap,
-                            sinks=None if self.sinks is None else self.sinks.to(DEVICE))
+        query, key, value = (tensor.to(DEVICE) for tensor in self.handed_over)
+        sinks = None if self.sinks is None else self.sinks.to(DEVICE)
+        output = gpu.attend(query, key, value, keys, values, self.plan.tiles(Attends.of(query, key)),
+                            **{**self.options, "sinks": sinks})
         cache.keys[layer], cache.values[layer] = keys.cpu(), values.cpu()
         return output[0].cpu()
 
@@ -127,7 +128,7 @@ class SharingStep(KernelStep):
         self.cache = type(self.cache)({0: spec}, max(p for row in pages for p in row) + 1, size)
         self.cache.keys[0].fill_(torch.nan)
         self.cache.values[0].fill_(torch.nan)
-        self.plan = plans.StepPlan.build(self.cache, self.pages, *map(list, zip(*spans, strict=True)))
+        self.step = EngineStep.build(self.cache, self.pages, *map(list, zip(*spans, strict=True)))
 
 
 @pytest.mark.parametrize("dtype", ROUNDING, ids=str)
@@ -137,8 +138,8 @@ def test_shared_pages_are_attended_to_by_all_who_share_them(seed, dtype):
     case = Case([], page_size=8, kv_heads=2, group=[1, 3, 5, 9][seed], key_dim=16, value_dim=8, sinks=seed == 1,
                 sliding_window=[None, None, 21, None][seed])
     step = SharingStep(case, dtype, seed)
-    tiles = step.plan.tiles(plans.Attends(DEVICE, 2 * case.group, 2, dtype))
-    shared = plans.shared_segments(step.plan.page_table, step.plan.kv_lengths, 8)
+    tiles = step.plan.tiles(Attends(DEVICE, 2 * case.group, 2, dtype))
+    shared = shared_segments(step.step.page_table, step.step.kv_lengths, 8)
     assert (shared[:, 2] - shared[:, 1] > 1).any() and (len(tiles.wide) or case.group < 5)
     assert step.error_in_roundings() <= 1
 
@@ -147,7 +148,7 @@ def test_padding_stores_nothing_and_comes_back_as_zeros():
     """Would catch: a padded row of a graph that writes into a page, or NaN that runs through its layer."""
     step = KernelStep(Case([(12, 13), (5, 6)], page_size=4), torch.float32)
     expected = step.run()
-    attends = plans.Attends(DEVICE, 4, 2, torch.float32)
+    attends = Attends(DEVICE, 4, 2, torch.float32)
     tiles = step.plan.tiles(attends)
 
     def padded(tensor, rows, with_what):
@@ -182,22 +183,22 @@ def test_kernels_compile_for_a_gpu(tmp_path):
 def test_steps_of_nobody_run():
     """Would catch: an empty launch, which is an error on a GPU."""
     step = KernelStep(Case([(0, 1)]), torch.float32)
-    plan = plans.StepPlan.build(step.cache, [], [], [])
+    plan = CUDABackend().prepare(EngineStep.build(step.cache, [], [], []))
     query, key, value = (torch.ones(1, heads, 0, dim, device=DEVICE) for heads, dim in ((4, 4), (2, 4), (2, 6)))
     output = gpu.attend(query, key, value, step.cache.keys[0].to(DEVICE), step.cache.values[0].to(DEVICE),
-                        plan.tiles(plans.Attends.of(query, key)), scaling=1.0)
+                        plan.tiles(Attends.of(query, key)), scaling=1.0)
     assert output.shape == (1, 0, 4, 6)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_tiles_cover_every_position_once(seed):
     """Would catch: a position that a token attends to twice or never, pages it does not have, a part without a place,
-    more tiles than the room a graph has for them."""
+    more tiles than a graph has capacity for."""
     rng = np.random.default_rng(seed)
     step = SharingStep(Case([], page_size=8), torch.float32, seed)
-    plan, target = step.plan, int(rng.integers(1, 30))
+    plan, target = step.step, int(rng.integers(1, 30))
     narrow, wide = int(rng.integers(1, 4)), int(rng.integers(4, 20))
-    segments = plans.shared_segments(plan.page_table, plan.kv_lengths, 8)
+    segments = shared_segments(plan.page_table, plan.kv_lengths, 8)
     stride = plan.page_table.shape[1]
     tiles = cut(segments, plan.query_starts, stride, narrow, wide, target)
     tokens = plan.query_starts[segments[:, 2]] - plan.query_starts[segments[:, 1]]

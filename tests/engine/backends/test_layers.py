@@ -12,7 +12,7 @@ from transformers.models.llama.modeling_llama import LlamaModel
 
 from leapgen.config import EngineConfig, SamplingConfig
 from leapgen.engine import Engine
-from leapgen.engine.backends.cpu.compiler import layers as fast
+from leapgen.engine.backends.cpu.compiler import layers
 from leapgen.engine.stream import Stream
 
 pytestmark = pytest.mark.skipif(cpu.library() is None, reason="built without a C++ compiler")
@@ -41,8 +41,8 @@ def test_compiled_layers_say_the_same(name):
     model = tiny.build(name, torch.float32)
     expected = {n: generated(engine_of(model, False), n) for n in (1, 2, 9, 30)}
     engine = engine_of(model, True)
-    assert engine.runner.fast.compiled
-    assert all(layer.direct is not None for layer in engine.runner.fast._layers)
+    assert engine.runner.backend.compiled
+    assert all(layer.direct is not None for layer in engine.runner.backend._overrides._stack.calls.values())
     compiled = counters["stats"]["unique_graphs"]
     assert {n: generated(engine, n) for n in expected} == expected
     assert counters["stats"]["unique_graphs"] == compiled
@@ -88,7 +88,7 @@ def test_layers_that_do_not_simply_follow_on_each_other_are_called_one_by_one(ki
     expected = generated(engine_of(model, False), 3)
     with caplog.at_level(logging.INFO):
         engine = engine_of(model, True)
-    assert engine.runner.fast.compiled and "one by one" in caplog.text
+    assert engine.runner.backend.compiled and "one by one" in caplog.text
     assert generated(engine, 3) == expected != plain
 
 
@@ -111,11 +111,11 @@ def test_a_compiler_that_fails_is_no_reason_to_stop(monkeypatch, caplog):
     def fail(graph, inputs):
         raise OSError("g++: not found")
 
-    monkeypatch.setattr(fast, "_compile", fail)
+    monkeypatch.setattr(layers, "compile_graph", fail)
     model = tiny.build("olmo2", torch.float32)
     with caplog.at_level(logging.WARNING):
         engine = engine_of(model, True)
-    assert not engine.runner.fast.compiled and "g++: not found" in caplog.text
+    assert not engine.runner.backend.compiled and "g++: not found" in caplog.text
     assert generated(engine, 3) == generated(engine_of(model, False), 3)
 
 
@@ -126,6 +126,6 @@ def test_modules_with_hooks_of_their_own_are_left_alone():
     model.lm_head.register_forward_hook(lambda *_: seen.append(1))
     model.model.layers[0].mlp.register_forward_hook(lambda *_: seen.append(2))
     engine = engine_of(model, True)
-    assert not engine.runner.fast.compiled
+    assert not engine.runner.backend.compiled
     generated(engine, 2)
     assert {1, 2} <= set(seen)

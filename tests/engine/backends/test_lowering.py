@@ -17,7 +17,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from leapgen.config import EngineConfig, SamplingConfig
 from leapgen.engine import Engine
-from leapgen.engine.backends.cpu.compiler import layers as fast
+from leapgen.engine.backends import seams
+from leapgen.engine.backends.cpu.compiler import graph as graphs
 from leapgen.engine.backends.cpu.compiler.lowering import lower
 from leapgen.engine.backends.cpu.linear import use_linear_kernel
 from leapgen.engine.stream import Stream
@@ -69,12 +70,12 @@ def test_every_family_is_one_call_a_layer(name, monkeypatch):
     rotary embeddings, fused projections), a buffer overwritten while it is needed, a family that falls back to inductor."""
     torch._dynamo.reset()  # it remembers what an earlier test captured
     written = []
-    monkeypatch.setattr(fast, "lower", lambda graph: written.append(lower(graph)) or written[-1])
+    monkeypatch.setattr(graphs, "lower", lambda graph: written.append(lower(graph)) or written[-1])
     model = built(name, torch.float32)
     config = {"page_size": 4, "kv_cache_bytes": 1 << 22, "draft_tokens": 0}
     expected = logits_of(Engine(model, EngineConfig(**config, compile=False)))
     engine = Engine(model, EngineConfig(**config, compile=True))
-    assert engine.runner.fast.compiled and written
+    assert engine.runner.backend.compiled and written
     found = logits_of(engine)
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
@@ -88,8 +89,8 @@ def test_families_that_no_program_says_are_compiled_by_inductor(name, caplog):
     expected = logits_of(Engine(model, EngineConfig(**config, compile=False)))
     with caplog.at_level(logging.INFO, logger="leapgen"):
         engine = Engine(model, EngineConfig(**config, compile=True))
-    assert engine.runner.fast.compiled
-    assert "compiled by inductor, as they have" in caplog.text and "slower" not in caplog.text
+    assert engine.runner.backend.compiled
+    assert "compiled by inductor, not to a program" in caplog.text and "slower" not in caplog.text
     found = logits_of(engine)
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
@@ -131,7 +132,7 @@ def test_gated_layers_are_one_kernel(name, gated_by_model, monkeypatch):
     there what lies between the layers is rounded."""
     torch._dynamo.reset()
     written = []
-    monkeypatch.setattr(fast, "lower", lambda graph: written.append(lower(graph)) or written[-1])
+    monkeypatch.setattr(graphs, "lower", lambda graph: written.append(lower(graph)) or written[-1])
     exact = built(name, torch.float32, intermediate_size=64)
     rounded = built(name, torch.float32, intermediate_size=64).bfloat16()
     exact.load_state_dict(rounded.state_dict())
@@ -177,7 +178,7 @@ def test_only_gated_layers_are_taken_for_them(function, inner, gated, gated_by_m
     assert kinds_of(program).count(StageKind.GATED) == gated
     x = torch.randn(1, 5, 32).bfloat16()
     with torch.no_grad():
-        found = program(*[eval(node._dynamo_source.name, {"L": {"self": module, "x": x}}) for node in nodes])
+        found = program(*[eval(seams.source(node), {"L": {"self": module, "x": x}}) for node in nodes])
         expected = module.double()(x.double())
     assert (found - expected).abs().max() <= 2**-6 * expected.abs().max()
 
@@ -228,7 +229,7 @@ def through(function, tokens=5, width=21, wide=30, dtype=torch.float32):
     x = (4 * torch.randn(1, 7, width, generator=torch.Generator().manual_seed(1))).to(dtype)
     program, nodes = lower(captured(module, x))
     x = (4 * torch.randn(1, tokens, width, generator=torch.Generator().manual_seed(2))).to(dtype)
-    given = [eval(node._dynamo_source.name, {"L": {"self": module, "x": x}}) for node in nodes]
+    given = [eval(seams.source(node), {"L": {"self": module, "x": x}}) for node in nodes]
     with torch.no_grad():
         return program(*given), module.double()(x.double())
 
@@ -311,7 +312,7 @@ def test_inputs_of_another_width_are_refused():
     module = Around(OPERATIONS["silu"], 8, 8)
     program, nodes = lower(captured(module, torch.randn(1, 7, 8)))
     with pytest.raises(ValueError, match="other shapes"):
-        program(*[eval(node._dynamo_source.name, {"L": {"self": module, "x": torch.randn(1, 5, 9)}}) for node in nodes])
+        program(*[eval(seams.source(node), {"L": {"self": module, "x": torch.randn(1, 5, 9)}}) for node in nodes])
 
 
 def test_workspace_lives_as_long_as_the_call(monkeypatch):
@@ -322,7 +323,7 @@ def test_workspace_lives_as_long_as_the_call(monkeypatch):
     monkeypatch.setattr(stack, "KEPT_BYTES", 0)
     monkeypatch.setattr(Stack, "_workspace", lambda *a: made.append(weakref.ref(one := workspace(*a))) or one)
     monkeypatch.setattr(cpu, "run_layers", lambda *a: alive.append(made[-1]() is not None) or run_layers(*a))
-    program(*[eval(node._dynamo_source.name, {"L": {"self": module, "x": x}}) for node in nodes])
+    program(*[eval(seams.source(node), {"L": {"self": module, "x": x}}) for node in nodes])
     assert alive == [True] and made[-1]() is None
 
 
@@ -341,7 +342,7 @@ def test_activations_of_large_numbers(name, lanes):
 
 
 def test_buffers_in_use_together_lie_apart():
-    """Over random lifetimes: no two overlap while both are needed, and room is given again."""
+    """Over random lifetimes: no two overlap while both are needed, and what is no longer needed is given again."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(50):
         first = torch.randint(0, 20, (12,), generator=generator).tolist()

@@ -6,10 +6,12 @@ import operator
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from leapgen_kernels import cpu, ops
 from torch import Tensor, nn
-from torch._subclasses import FakeTensor
 from torch.fx import GraphModule, Node
+
+from leapgen.engine.backends import seams
 
 
 def is_ordinary(tensor: Tensor) -> bool:
@@ -22,6 +24,7 @@ def kernel_serves(weight: Tensor) -> bool:
 
 
 def linear_call(module: nn.Linear) -> Callable[[Tensor], Tensor]:
+    """A call of the module by kernel; by its own ``forward`` where the weights or the input are not for the kernel."""
     def call(x: Tensor) -> Tensor:
         weight, bias = module.weight, module.bias
         if not (type(x) is Tensor and x.dtype is weight.dtype and x.numel() and kernel_serves(weight)
@@ -40,7 +43,7 @@ def use_linear_kernel(graph: GraphModule) -> None:
     """Linear layers that read the same input become one call of the kernel."""
     groups: dict[Node, list[tuple[Node, Node, Node | None]]] = {}
     for node in graph.graph.nodes:
-        if node.op == "call_function" and node.target is torch._C._nn.linear:
+        if node.op == "call_function" and node.target is F.linear:
             x, weight, bias = [*node.args, *([None] * 3)][:3]
             bias = node.kwargs.get("bias", bias)
             if _is_parameter(weight) and (bias is None or _is_parameter(bias)) and _same_dtype(x, weight, bias):
@@ -59,9 +62,9 @@ def use_linear_kernel(graph: GraphModule) -> None:
 def _is_parameter(node: object) -> bool:
     if not isinstance(node, Node) or node.op != "placeholder":
         return False
-    example = node.meta["example_value"]
-    return type(example) in (FakeTensor, Tensor, nn.Parameter) and cpu.serves(example) and example.is_contiguous()
+    example = seams.example(node)
+    return seams.is_ordinary_example(example) and cpu.serves(example) and example.is_contiguous()
 
 
 def _same_dtype(*nodes: Node | None) -> bool:
-    return len({node.meta["example_value"].dtype for node in nodes if node is not None}) == 1
+    return len({seams.example(node).dtype for node in nodes if node is not None}) == 1

@@ -12,69 +12,56 @@ import time
 from array import array
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from leapgen_kernels import gpu
 from torch import Tensor, nn
 
-from leapgen.engine.backends.cpu.compiler.layers import call_layer, calling, decoder_layers
-from leapgen.engine.backends.cuda.tiles import TileList, cut
+from leapgen.engine.backends import seams
+from leapgen.engine.backends.cuda.tiles import Attends, StaticPlan, TileList, TilePlan, cut
 from leapgen.engine.memory.holding import no_pages
+from leapgen.engine.memory.kv import KVCache
+from leapgen.engine.model.paged_model import PagedModel
 from leapgen.engine.sampling import device as device_sampling
 from leapgen.engine.sampling.host import Sampled, sample
 from leapgen.engine.sampling.random import UniformBlocks
 from leapgen.engine.scheduler import Chunk
-from leapgen.engine.step import Attends, StepPlan, shared_segments
-
-if TYPE_CHECKING:
-    from leapgen.engine.runner import Runner
+from leapgen.engine.sharing import shared_segments
+from leapgen.engine.step import Step, StepBackend
 
 logger = logging.getLogger(__name__)
 
-PARTS_EACH = 48  # room for parts, a sequence; a step that needs more is cut without sharing
-WORTH_COMPILING = 50_000_000  # parameters: inductor takes seconds, whatever the size
+PARTS_EACH = 48  # capacity for parts, a sequence; a step that needs more is cut without sharing
 MAX_SIZE = 512  # sequences of a captured step; more keep the device busy as they are
 Capture = Callable[[Callable[[], None]], Callable[[], None]]  # what runs a step once -> what runs it again
-
-
-class StaticPlan:
-    """The plan of every step of one batch size: always the same tensors."""
-
-    kernels = True
-
-    def __init__(self, cache: Any, tiles: dict[Attends, gpu.Tiles]) -> None:
-        self.cache = cache
-        self.windows: dict[int, int | None] = {}
-        self._tiles = tiles
-
-    def tiles(self, attends: Attends) -> gpu.Tiles:
-        return self._tiles[attends]
 
 
 class DecodeGraphs:
     """Serves steps in which every sequence computes its last token and samples.
 
     Args:
-        runner: its model and cache, both on one device.
+        paged: the model, on one device with the cache.
+        backend: attends by ``Tiled`` plans.
         compile: compile the decoder layers for the graphs, so that small operations become one.
         capture: makes a step repeatable. A test may run it again as it is.
     """
 
-    def __init__(self, runner: Runner, compile: bool, capture: Capture | None = None) -> None:
+    def __init__(self, paged: PagedModel, backend: StepBackend, cache: KVCache, max_batch_size: int, compile: bool,
+                 capture: Capture | None = None) -> None:
         self.seconds = 0.0
-        self.runner, self.cache = runner, runner.cache
-        self.sizes = batch_sizes(runner.max_batch_size)
-        self._capture = capture or cuda_capture(runner.input_device)
+        self.sizes = batch_sizes(max_batch_size)
+        self._paged, self._backend, self._cache = paged, backend, cache
+        self._capture = capture or cuda_capture(paged.input_device)
         self._compile = compile
         self._replays: dict[int, Callable[[], None]] = {}
         self._uniforms = UniformBlocks()
-        probe = StepPlan.build(self.cache, [[0]], [0], [1])  # no sequence has page 0 yet
-        logits = runner.run([0], probe, np.zeros(1, dtype=np.int64))
+        probe = TilePlan(backend, Step.build(cache, [[0]], [0], [1]))  # no sequence has page 0 yet
+        logits = paged.run([0], probe, np.zeros(1, dtype=np.int64))
         self._vocab, most = logits.shape[1], self.sizes[-1]
-        self._layers = {attends: self._room(attends) for attends in probe.attends}
-        width = -(-runner.context_length // self.cache.page_size)
+        self._layers = {attends: self._capacities(attends) for attends in probe.attends}
+        width = -(-paged.context.length // cache.page_size)
         fields = {"ids": ("int64", most), "positions": ("int64", most), "slots": ("int64", most),
                   "parameters": ("float64", most, device_sampling.PARAMETERS), "positions32": ("int32", most)}
         for i, (narrow, wide, _) in enumerate(self._layers.values()):
@@ -82,12 +69,12 @@ class DecodeGraphs:
                        f"starts{i}": ("int32", most + 1)}
         self._inputs = Mirror(logits.device, **fields, pages=("int32", most * width))
         self._drawn = Mirror(logits.device, drawn=("float64", most, 3))
-        self._pages = PageTable(self._inputs.host["pages"], self.cache.page_size, width)
+        self._pages = PageTable(self._inputs.host["pages"], cache.page_size, width)
         # One for all graphs: a graph's own output would stay allocated beside every other's.
         self.logits = torch.empty(most, self._vocab, dtype=logits.dtype, device=logits.device)
 
-    def _room(self, attends: Attends) -> tuple[int, int, int]:
-        """Narrow tiles, wide tiles and parts there is room for with the largest batch."""
+    def _capacities(self, attends: Attends) -> tuple[int, int, int]:
+        """Capacities for narrow tiles, wide tiles and parts, with the largest batch."""
         tiles, most = _tiles_for(attends, self.sizes[-1]), self.sizes[-1]
         return tiles, tiles, attends.target + PARTS_EACH * most
 
@@ -100,8 +87,8 @@ class DecodeGraphs:
         began = time.perf_counter()
         calls: dict[nn.Module, Callable[..., Any]] = {}
         if self._compile:
-            layers = decoder_layers(self.runner.model)
-            calls = {layer: partial(torch.compile(call_layer, dynamic=True), layer) for layer in layers}
+            calls = {layer: partial(torch.compile(seams.call_layer, dynamic=True), layer)
+                     for layer in seams.decoder_layers(self._paged.model)}
         try:
             self._capture_all(calls)
         except Exception as error:
@@ -117,21 +104,21 @@ class DecodeGraphs:
         self._fill([], self.sizes[-1])
         self._inputs.send()
         for size in reversed(self.sizes):
-            with torch._dynamo.config.patch(recompile_limit=256, accumulated_recompile_limit=4096):
+            with seams.many_graphs():
                 self._replays[size] = self._capture(self._step_of(size, calls))
 
     def _step_of(self, size: int, calls: dict[nn.Module, Callable[..., Any]]) -> Callable[[], None]:
         device, tiles = self._inputs.device, {}
         for i, (attends, (_, _, parts)) in enumerate(self._layers.items()):
-            room = _tiles_for(attends, size)
+            capacity = _tiles_for(attends, size)
             tiles[attends] = gpu.Tiles(
                 device["slots"][:size], device["positions32"][:size], device[f"starts{i}"][: size + 1], device["pages"],
-                device[f"narrow{i}"][:room], device[f"wide{i}"][:room], parts)
-        plan = StaticPlan(self.cache, tiles)
+                device[f"narrow{i}"][:capacity], device[f"wide{i}"][:capacity], parts)
+        plan = StaticPlan(self._backend, self._cache, self._inputs.host["positions"][:size], tiles)
 
         def step() -> None:
-            with self.runner.paged_attention(), calling(calls):
-                output = self.runner.model(input_ids=device["ids"][None, :size], use_cache=False, leapgen_plan=plan,
+            with self._paged.switched(), seams.calling(calls):
+                output = self._paged.model(input_ids=device["ids"][None, :size], use_cache=False, leapgen_plan=plan.argument,
                                            position_ids=device["positions"][None, :size])
             self.logits[:size].copy_(output.logits[0])
             self._drawn.device["drawn"][:size].copy_(
@@ -141,9 +128,9 @@ class DecodeGraphs:
 
     # -- a step -----------------------------------------------------------------------------------------------------
 
-    def serve(self, chunks: list[Chunk]) -> bool:
+    def serves(self, chunks: list[Chunk]) -> bool:
         """Whether a step is one of those captured."""
-        if self.runner.model.training:
+        if self._paged.model.training:
             return False  # a graph would not notice
         return len(chunks) <= self.sizes[-1] and all(
             chunk.end - chunk.start == 1 and len(chunk.samples) == 1 and chunk.samples[0][1] is chunk.sequence
@@ -175,7 +162,7 @@ class DecodeGraphs:
         """This step's numbers, and padding behind them."""
         host, n = self._inputs.host, len(chunks)
         positions = np.array([c.start for c in chunks], dtype=np.int64)
-        kv_lengths, page = positions + 1, self.cache.page_size
+        kv_lengths, page = positions + 1, self._cache.page_size
         host["ids"][:n] = [c.sequence.tokens[c.start] for c in chunks]
         host["ids"][n:size] = 0
         host["positions"][:n] = host["positions32"][:n] = positions
@@ -186,33 +173,37 @@ class DecodeGraphs:
         host["parameters"][:size] = (1.0, 1, device_sampling.FIRST_ONLY, 0.0, 0.0)
         query_starts = np.arange(n + 1)
         for i, (attends, (_, _, parts)) in enumerate(self._layers.items()):
-            room, shape = _tiles_for(attends, size), attends.tile_shape
+            capacity, shape = _tiles_for(attends, size), attends.tile_shape
 
             def cut_of(these: np.ndarray, attends: Attends = attends, shape: gpu.TileShape = shape) -> TileList:
                 return cut(these, query_starts, table.shape[1], shape.narrow_tokens, shape.wide_tokens, attends.target)
 
             tiles = cut_of(segments)
-            if max(len(tiles.narrow), len(tiles.wide)) > room or tiles.part_starts[-1] > parts:
+            if max(len(tiles.narrow), len(tiles.wide)) > capacity or tiles.part_starts[-1] > parts:
                 tiles = cut_of(unshared(kv_lengths))
             for name, listed in ((f"narrow{i}", tiles.narrow), (f"wide{i}", tiles.wide)):
                 host[name][: len(listed)] = listed
-                host[name][len(listed) : room] = 0
+                host[name][len(listed) : capacity] = 0
             host[f"starts{i}"][: n + 1] = tiles.part_starts
             host[f"starts{i}"][n + 1 : size + 1] = tiles.part_starts[-1]
 
 
 class PageTable:
-    """The page table of a step, kept from one to the next: mostly a few sequences have one page more."""
+    """The page table of a step, kept from one to the next: mostly a few sequences have one page more.
 
-    def __init__(self, room: np.ndarray, page_size: int, max_width: int) -> None:
-        self._room, self._page_size, self._max_width = room, page_size, max_width
-        self._table = room[:0].reshape(0, 1)
+    Args:
+        entries: [capacity] int32; the table lies at its beginning.
+    """
+
+    def __init__(self, entries: np.ndarray, page_size: int, max_width: int) -> None:
+        self._entries, self._page_size, self._max_width = entries, page_size, max_width
+        self._table = entries[:0].reshape(0, 1)
         self._rows: list[array[int]] = []
         self._segments = unshared(np.zeros(0, dtype=np.int64))
 
     @property
     def used(self) -> int:
-        """How many of the room's entries are the table."""
+        """How many of the entries are the table."""
         return self._table.size
 
     def fill(self, pages: list[array[int]], kv_lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -221,7 +212,7 @@ class PageTable:
         same = len(pages) == len(self._rows) and widest <= self._table.shape[1]
         if not same:
             width = min(max(1 << (widest - 1).bit_length(), 16), self._max_width)
-            self._table = self._room[: len(pages) * width].reshape(len(pages), width)
+            self._table = self._entries[: len(pages) * width].reshape(len(pages), width)
             self._table[:] = 0
             self._rows = [no_pages() for _ in pages]
         for row, (own, old) in enumerate(zip(pages, self._rows, strict=True)):
@@ -281,7 +272,7 @@ def batch_sizes(most: int) -> list[int]:
 
 
 def _tiles_for(attends: Attends, size: int) -> int:
-    """Room for tiles of a width: the cut takes ``target`` and one for each block of each segment's tokens."""
+    """Capacity for tiles of a width: the cut takes ``target`` and one for each block of each segment's tokens."""
     return attends.target + 2 * size
 
 
@@ -311,7 +302,7 @@ def cuda_capture(device: torch.device) -> Capture:
     return capture
 
 
-def can_capture(runner: Runner) -> bool:
-    """Whether a runner's model and cache lie on one CUDA device and all attention is by kernel."""
-    tensors = [*runner.model.parameters(), *runner.model.buffers(), *runner.cache.keys.values()]
-    return {t.device for t in tensors} == {runner.input_device} and all(map(gpu.serves, runner.cache.keys.values()))
+def can_capture(paged: PagedModel, cache: KVCache) -> bool:
+    """Whether all of a model and its cache lie on one device."""
+    tensors = [*paged.model.parameters(), *paged.model.buffers(), *cache.keys.values()]
+    return {t.device for t in tensors} == {paged.input_device}

@@ -1,7 +1,7 @@
-"""From what dynamo captured of a decoder layer to a program that one call runs.
+"""Lowering: from what dynamo captured of a decoder layer to a program that one call runs.
 
-Views, slices and concatenations are carried out on arrays that say where each number lies, three tokens at once: what keeps
-tokens apart is seen to do so, and whatever else is not said to be known here is refused.
+Views, slices and concatenations are carried out on arrays of places (``SymbolicTensor``), so that a program reads numbers
+where they lie. An operation that mixes tokens, or is not listed here, is refused: inductor then compiles the layer.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from leapgen_kernels.program import Memory, Program, ProgramError, Writer
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-TOKENS = 3  # views are tried with
-TOKEN = 1 << 44  # a place of token t lies t * TOKEN further on
+from leapgen.engine.backends import seams
+from leapgen.engine.backends.cpu.compiler.symbolic import TOKEN, TOKENS, SymbolicTensor
+
 UNKNOWN = object()  # the value of an input that only kernels may take
 
 # By name for methods, by function otherwise.
@@ -39,40 +40,19 @@ _ELEMENTWISE: dict[Any, str] = {
 }
 
 
-class Numbers:
-    """A tensor of the graph: where its numbers lie, for three tokens; places without a token are the same for all."""
-
-    def __init__(self, places: Tensor, dtype: torch.dtype, once: bool) -> None:
-        self.places, self.dtype, self.once = places, dtype, once
-
-    def of_a_token(self) -> tuple[np.ndarray, int | None]:
-        """Places of token 0, in the tensor's shape without the dimension of tokens, and which dimension that is."""
-        if self.once:
-            return self.places.numpy(), None
-        token = self.places // TOKEN
-        numbers = torch.arange(TOKENS, dtype=torch.int64)
-        for dim in range(self.places.dim()):
-            shape = [-1 if d == dim else 1 for d in range(self.places.dim())]
-            if self.places.shape[dim] == TOKENS and torch.equal(token, numbers.view(shape).expand_as(token)):
-                first = self.places.select(dim, 0)
-                if torch.equal(self.places, first.unsqueeze(dim) + token * TOKEN):
-                    return first.numpy(), dim
-        raise ProgramError("tokens are mixed")
-
-
 class Lowering:
     """Writes the program of one graph."""
 
     def __init__(self, graph: GraphModule) -> None:
         self.graph = graph
         placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
-        self.floats = [n for n in placeholders if isinstance(_example(n), Tensor) and _example(n).is_floating_point()]
-        hidden = next((n for n in self.floats if not _is_parameter(n)), None)
+        floats = [n for n in placeholders if isinstance(x := seams.example(n), Tensor) and x.is_floating_point()]
+        hidden = next((n for n in floats if not _is_parameter(n)), None)
         linear = next((n for n in graph.graph.nodes if n.target is ops.linear), None)
         if hidden is None or linear is None:
             raise ProgramError("a layer without linear layers")
-        self.tokens = _example(hidden).shape[1].node.hint
-        self.writer = Writer(_example(hidden).dtype)
+        self.tokens = seams.seen_size(seams.example(hidden).shape[1])
+        self.writer = Writer(seams.example(hidden).dtype)
         self.values: dict[Node, Any] = {}
         self.memories: dict[Node, Memory] = {}
         self.inputs: list[Node] = []  # placeholders, as the program numbers them
@@ -96,26 +76,30 @@ class Lowering:
         raise ProgramError("no output")
 
     def _placeholder(self, node: Node) -> Any:
-        example = _example(node)
+        example = seams.example(node)
         if isinstance(example, torch.SymInt):
-            return TOKENS if example.node.hint == self.tokens else example.node.hint
+            return self._size(example)
         if not isinstance(example, Tensor):
             raise ProgramError(f"an input that is no tensor: {node}")
         self.inputs.append(node)
         # A size that dynamo leaves open but that is not the number of tokens belongs to the model: the program checks it.
-        shape = [_fixed(dim) or (TOKENS if dim.node.hint == self.tokens else dim.node.hint) for dim in example.shape]
+        shape = [seams.fixed_size(dim) or self._size(dim) for dim in example.shape]
         if not example.is_floating_point():  # the plan
             self.memories[node] = self._opaque()
             return UNKNOWN
-        once = _is_parameter(node)
-        width = math.prod(shape) if once else math.prod(shape) // TOKENS
-        if not once and (example.dim() < 2 or shape[-2] != TOKENS or math.prod(shape[:-2]) != 1):
+        invariant = _is_parameter(node)
+        width = math.prod(shape) if invariant else math.prod(shape) // TOKENS
+        if not invariant and (example.dim() < 2 or shape[-2] != TOKENS or math.prod(shape[:-2]) != 1):
             raise ProgramError(f"an input of shape {tuple(example.shape)}")
-        places = torch.from_numpy(self.writer.input(width, example.dtype, once))
+        places = torch.from_numpy(self.writer.input(width, example.dtype, invariant))
         self.memories[node] = self.writer.inputs[-1]
-        if not once:
+        if not invariant:
             places = torch.arange(TOKENS, dtype=torch.int64)[:, None] * TOKEN + places
-        return Numbers(places.reshape(shape), example.dtype, once)
+        return SymbolicTensor(places.reshape(shape), example.dtype, invariant)
+
+    def _size(self, dim: torch.SymInt) -> int:
+        """A size that is not fixed, as it is with three tokens."""
+        return TOKENS if seams.seen_size(dim) == self.tokens else seams.seen_size(dim)
 
     def _opaque(self) -> Memory:
         self.writer.input(1, torch.int64, shared=True)
@@ -131,20 +115,20 @@ class Lowering:
         kwargs = torch.fx.map_arg(node.kwargs, lambda n: self.values[n])
         if any(self.values[n] is UNKNOWN for n in node.all_input_nodes):
             raise ProgramError(f"{target} of what is neither numbers nor their count")
-        if not any(isinstance(self.values[n], Numbers) for n in node.all_input_nodes):
+        if not any(isinstance(self.values[n], SymbolicTensor) for n in node.all_input_nodes):
             if target in _VIEWS or target in _ELEMENTWISE:  # sizes
                 return target(*args, **kwargs)
             raise ProgramError(f"{target}")
-        dtype = _dtype(node)
+        dtype = seams.example_dtype(node)
         if kwargs.get("inplace") or (dtype is not None and not dtype.is_floating_point):
             raise ProgramError(f"{target} in place, or to whole numbers")
         if target in _SAME:
-            return Numbers(args[0].places, dtype or args[0].dtype, args[0].once)
+            return SymbolicTensor(args[0].places, dtype or args[0].dtype, args[0].invariant)
         if target in _VIEWS:
             return self._view(target, args, kwargs)
         if dtype is None:
             raise ProgramError(f"{target} of several results")
-        if any(not isinstance(self.values[n], Numbers) for n in node.all_input_nodes):
+        if any(not isinstance(self.values[n], SymbolicTensor) for n in node.all_input_nodes):
             raise ProgramError(f"{target} of a size")  # sizes here are of the three tokens
         if target in _ELEMENTWISE and not kwargs:
             return self._elementwise(_ELEMENTWISE[target], dtype, *args)
@@ -153,10 +137,10 @@ class Lowering:
     # -- what numbers go through ------------------------------------------------------------------------------------
 
     def _view(self, target: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        inside: list[Numbers] = []
+        inside: list[SymbolicTensor] = []
 
         def places(value: Any) -> Any:
-            if isinstance(value, Numbers):
+            if isinstance(value, SymbolicTensor):
                 inside.append(value)
                 return value.places
             if isinstance(value, (tuple, list)):
@@ -164,47 +148,41 @@ class Lowering:
             return value
 
         args = tuple(map(places, args))
-        if len({one.once for one in inside}) > 1:
-            raise ProgramError("what tokens share beside what they do not")
+        if len({one.invariant for one in inside}) > 1:
+            raise ProgramError("a view of loop-invariant numbers together with others")
         target = {"view": "reshape"}.get(target, target)
         found = getattr(args[0], target)(*args[1:], **kwargs) if isinstance(target, str) else target(*args, **kwargs)
 
         def wrap(value: Any) -> Any:
             if isinstance(value, Tensor):
-                return Numbers(value, inside[0].dtype, inside[0].once)
+                return SymbolicTensor(value, inside[0].dtype, inside[0].invariant)
             return tuple(map(wrap, value)) if type(value) in (tuple, list) else value
 
         return wrap(found)
 
-    def _elementwise(self, op: str, dtype: torch.dtype, *operands: Any) -> Numbers:
-        numbers = [one if isinstance(one, Numbers) else self._constant(one) for one in operands]
+    def _elementwise(self, op: str, dtype: torch.dtype, *operands: Any) -> SymbolicTensor:
+        numbers = [one if isinstance(one, SymbolicTensor) else self._constant(one) for one in operands]
         together = torch.broadcast_tensors(*(one.places for one in numbers))
-        found = [Numbers(places, one.dtype, one.once) for places, one in zip(together, numbers, strict=True)]
-        dims = {dim for _, dim in (one.of_a_token() for one in found if not one.once)}
+        found = [SymbolicTensor(places, one.dtype, one.invariant) for places, one in zip(together, numbers, strict=True)]
+        dims = {dim for _, dim in (one.of_a_token() for one in found if not one.invariant)}
         if len(dims) > 1:
-            raise ProgramError("tokens meet other tokens")
+            raise ProgramError("arithmetic between different tokens")
         dim = dims.pop() if dims else None
         rows = [one.places.numpy() if dim is None else one.places.select(dim, 0).numpy() for one in found]
         for one in found:
-            if one.once and dim is not None and not torch.equal(one.places, one.places.select(dim, 0).unsqueeze(dim)
+            if one.invariant and dim is not None and not torch.equal(one.places, one.places.select(dim, 0).unsqueeze(dim)
                                                                 .expand_as(one.places)):
-                raise ProgramError("what tokens share differs from token to token")
+                raise ProgramError("a loop-invariant tensor with a dimension of tokens")
         result = self.writer.elementwise(op, [row.ravel() for row in rows], dtype)
-        return self._numbers(result.reshape(rows[0].shape), dim, dtype)
+        return _tensor(result.reshape(rows[0].shape), dim, dtype)
 
-    def _constant(self, value: Any) -> Numbers:
+    def _constant(self, value: Any) -> SymbolicTensor:
         if not isinstance(value, (int, float)):
             raise ProgramError(f"arithmetic with {type(value).__name__}")
-        return Numbers(torch.from_numpy(self.writer.number(float(value))), torch.float32, True)
+        return SymbolicTensor(torch.from_numpy(self.writer.number(float(value))), torch.float32, True)
 
-    def _numbers(self, places: np.ndarray, dim: int | None, dtype: torch.dtype) -> Numbers:
-        found = torch.from_numpy(places)
-        if dim is None:
-            return Numbers(found, dtype, True)
-        tokens = torch.arange(TOKENS, dtype=torch.int64).view([-1 if d == dim else 1 for d in range(found.dim() + 1)])
-        return Numbers(found.unsqueeze(dim) + tokens * TOKEN, dtype, False)
-
-    def _mean(self, x: Numbers, dtype: torch.dtype, dim: int | tuple[int, ...], keepdim: bool = False) -> Numbers:
+    def _mean(self, x: SymbolicTensor, dtype: torch.dtype, dim: int | tuple[int, ...],
+              keepdim: bool = False) -> SymbolicTensor:
         dims = (dim,) if isinstance(dim, int) else tuple(dim)
         if [d % x.places.dim() for d in dims] != [x.places.dim() - 1]:
             raise ProgramError("a mean over other than the last dimension")
@@ -212,13 +190,13 @@ class Lowering:
         if token_dim == x.places.dim() - 1:
             raise ProgramError("a mean over tokens")
         means = self.writer.mean(rows.reshape(-1, rows.shape[-1]), dtype).reshape(rows.shape[:-1])
-        return self._numbers(means[..., None] if keepdim else means, token_dim, dtype)
+        return _tensor(means[..., None] if keepdim else means, token_dim, dtype)
 
-    def _compound(self, target: Any, dtype: torch.dtype, args: Sequence[Any], kwargs: dict[str, Any]) -> Numbers:
+    def _compound(self, target: Any, dtype: torch.dtype, args: Sequence[Any], kwargs: dict[str, Any]) -> SymbolicTensor:
         """What is made of several instructions, or takes arguments of its own."""
         x, *args = args
 
-        def calculate(op: str, *operands: Any) -> Numbers:
+        def calculate(op: str, *operands: Any) -> SymbolicTensor:
             return self._elementwise(op, dtype, *operands)
 
         if target in ("mean", torch.mean):
@@ -226,7 +204,7 @@ class Lowering:
         if target in ("pow", torch.pow, operator.pow) and args and isinstance(args[0], (int, float)) and args[0] in (2, 3):
             square = calculate("multiply", x, x)
             return square if args[0] == 2 else calculate("multiply", square, x)
-        if target is torch._C._nn.gelu or target is F.gelu:
+        if target is F.gelu:
             return calculate("gelu_tanh" if kwargs.get("approximate") == "tanh" else "gelu", x)
         if target is F.dropout and not _argument(args, kwargs, 1, "training", True):
             return x
@@ -238,12 +216,12 @@ class Lowering:
             return calculate(_ELEMENTWISE[target], x, *args)
         raise ProgramError(f"{target}")
 
-    def _layer_norm(self, x: Numbers, dtype: torch.dtype, shape: Sequence[int], weight: Numbers | None = None,
-                    bias: Numbers | None = None, eps: float = 1e-5) -> Numbers:
+    def _layer_norm(self, x: SymbolicTensor, dtype: torch.dtype, shape: Sequence[int], weight: SymbolicTensor | None = None,
+                    bias: SymbolicTensor | None = None, eps: float = 1e-5) -> SymbolicTensor:
         if len(shape) != 1:
             raise ProgramError("layer_norm over several dimensions")
 
-        def calculate(op: str, *operands: Any) -> Numbers:
+        def calculate(op: str, *operands: Any) -> SymbolicTensor:
             return self._elementwise(op, torch.float32, *operands)
 
         x = calculate("subtract", x, self._mean(x, torch.float32, -1, keepdim=True))
@@ -253,22 +231,22 @@ class Lowering:
             x = calculate("multiply", x, weight)
         if bias is not None:
             x = calculate("add", x, bias)
-        return Numbers(x.places, dtype, x.once)
+        return SymbolicTensor(x.places, dtype, x.invariant)
 
     # -- kernels ----------------------------------------------------------------------------------------------------
 
-    def _linear(self, x: Node, weights: Sequence[Node], biases: Sequence[Node | None]) -> list[Numbers]:
+    def _linear(self, x: Node, weights: Sequence[Node], biases: Sequence[Node | None]) -> list[SymbolicTensor]:
         numbers = self.values[x]
         rows, dim = numbers.of_a_token()
         if dim != numbers.places.dim() - 2 or rows.size != rows.shape[-1]:
             raise ProgramError(f"a linear layer over {tuple(numbers.places.shape)}")
         outputs = self.writer.linear(rows.ravel(), [
-            (self.memories[weight], self.memories[bias] if bias else None, int(_example(weight).shape[0]))
+            (self.memories[weight], self.memories[bias] if bias else None, int(seams.example(weight).shape[0]))
             for weight, bias in zip(weights, biases, strict=True)])
-        return [self._numbers(places.reshape(*rows.shape[:-1], -1), dim, self.writer.dtype) for places in outputs]
+        return [_tensor(places.reshape(*rows.shape[:-1], -1), dim, self.writer.dtype) for places in outputs]
 
     def _attend(self, query: Node, key: Node, value: Node, plan: Node, scaling: float, window: int | None,
-                softcap: float | None, sinks: Node | None) -> Numbers:
+                softcap: float | None, sinks: Node | None) -> SymbolicTensor:
         if sinks is not None:
             raise ProgramError("attention sinks")
         rows = []
@@ -278,7 +256,7 @@ class Lowering:
                 raise ProgramError(f"attention over {tuple(self.values[node].places.shape)}")
             rows.append(places[0])
         output = self.writer.attend(*rows, self.memories[plan], scaling, window, softcap)
-        return self._numbers(output[None], 1, self.writer.dtype)
+        return _tensor(output[None], 1, self.writer.dtype)
 
 
 def lower(graph: GraphModule) -> tuple[Program, list[Node]]:
@@ -296,26 +274,16 @@ def lower(graph: GraphModule) -> tuple[Program, list[Node]]:
         raise ProgramError(f"operations in a form that is not known here ({type(error).__name__}: {error})") from error
 
 
-def _example(node: Node) -> Any:
-    return node.meta["example_value"]
-
-
-def _dtype(node: Node) -> torch.dtype | None:
-    example = node.meta.get("example_value")
-    return example.dtype if isinstance(example, Tensor) else None
-
-
 def _is_parameter(node: Node) -> bool:
-    example = _example(node)
-    return isinstance(example, Tensor) and all(_fixed(dim) is not None for dim in example.shape)
+    example = seams.example(node)
+    return isinstance(example, Tensor) and all(seams.fixed_size(dim) is not None for dim in example.shape)
 
 
-def _fixed(dim: int | torch.SymInt) -> int | None:
-    """A dimension's size, if it is the same at every call."""
-    return dim if isinstance(dim, int) else dim.node.maybe_as_int()
+def _tensor(places: np.ndarray, dim: int | None, dtype: torch.dtype) -> SymbolicTensor:
+    return SymbolicTensor.for_all_tokens(torch.from_numpy(places), dim, dtype)
 
 
-def _flat(numbers: Numbers) -> np.ndarray:
+def _flat(numbers: SymbolicTensor) -> np.ndarray:
     rows, dim = numbers.of_a_token()
     if dim != numbers.places.dim() - 2:
         raise ProgramError("a result that is not [1, tokens, width]")
