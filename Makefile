@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install -q -c constraints.txt
 LINTERS := ruff import-linter mypy clang-format
 
-.PHONY: setup test demo lint clean
+.PHONY: setup test demo docs lint clean
 
 setup: $(VENV)/.installed
 
@@ -20,6 +20,10 @@ test: setup
 
 demo: setup
 	$(BIN)/leapgen demo
+
+docs: setup
+	$(BIN)/python -c 'import furo, myst_parser' 2>/dev/null || $(PIP) -e '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -n -q docs build/docs
 
 lint: $(VENV)/.linters
 	$(BIN)/ruff check

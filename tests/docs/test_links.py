@@ -10,8 +10,6 @@ import leapgen
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
-# Files that the text names ahead of the code.
-PLANNED = {"leapgen/engine/model/paged_model.py"}
 
 
 def slugs(page):
@@ -37,7 +35,7 @@ def test_every_file_and_module_that_is_named_exists(page):
     """Would catch: a module that moved while the text stayed."""
     for code in CODE.findall(prose(page)):
         if re.fullmatch(r"(leapgen|kernels|tests|docs|examples|benchmarks)/[\w./-]*", code):
-            assert (ROOT / code).exists() or code in PLANNED, code
+            assert (ROOT / code).exists(), code
         elif re.fullmatch(r"leapgen(\.\w+)+", code):
             pkgutil.resolve_name(code)
 

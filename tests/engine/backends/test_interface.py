@@ -12,8 +12,9 @@ import torch
 from leapgen_kernels import cpu, interface
 from leapgen_kernels.interface import PlanHeader, Segment
 
+from leapgen.engine.backends.cpu.backend import CPUBackend
 from leapgen.engine.memory.kv import KVCache, LayerSpec
-from leapgen.engine.step import StepPlan
+from leapgen.engine.step import Step
 
 CSRC = Path(__file__).parents[3] / "kernels" / "csrc"
 COMPILER = shutil.which("g++") or shutil.which("c++")
@@ -90,8 +91,8 @@ def test_a_packed_plan_is_laid_out_as_declared():
     """Would catch: a count or a segment's bound that the engine packs where the kernels read another."""
     spec = LayerSpec(1, 4, 4, torch.float32, torch.device("cpu"))
     cache = KVCache({3: spec, 8: spec}, num_pages=5, page_size=32)
-    plan = StepPlan.build(cache, [[0, 1, 2], [0, 3]], [70, 60], [72, 61])
-    packed = plan.packed(8).tolist()
+    plan = CPUBackend().prepare(Step.build(cache, [[0, 1, 2], [0, 3]], [70, 60], [72, 61]))
+    packed = plan.at(8).tolist()
     header = PlanHeader(*packed[: len(PlanHeader._fields)])
     assert header == PlanHeader(sequences=2, tokens=3, page_size=32, max_pages=3, segments=3, layers=2, next_layer=1)
     slots, query_starts, kv_lengths = [2 * 32 + 6, 2 * 32 + 7, 3 * 32 + 28], [0, 2, 3], [72, 61]

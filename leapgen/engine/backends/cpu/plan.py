@@ -7,20 +7,20 @@ from functools import cached_property
 import numpy as np
 import torch
 from leapgen_kernels import cpu
+from leapgen_kernels.interface import PlanHeader
 from torch import Tensor
 
 from leapgen.engine.sharing import shared_segments
 from leapgen.engine.step import Prepared, Step, StepBackend
 
-_TURN = 6  # where the packed plan says whose turn it is
+_TURN = PlanHeader._fields.index("next_layer")
 
 
 class PackedPlan(Prepared):
     """A step in one int64 tensor.
 
-    Six counts (sequences, tokens, page size, width of the page table, segments, layers) and whose turn it is; then the
-    layers' addresses in the order they run, slots, query starts, KV lengths, segments, page table. Each call of the kernel
-    takes the next layer's turn.
+    A ``PlanHeader``; then the layers' addresses in the order they run, slots, query starts, KV lengths, segments, page
+    table. Each call of the kernel takes the next layer's turn.
 
     Args:
         compiled: whether compiled layers compute the step. They take any number of tokens from two on, so that a single
@@ -33,10 +33,10 @@ class PackedPlan(Prepared):
         self._compiled = compiled
         self._turns = {layer: turn for turn, layer in enumerate(step.cache.keys)}
         segments = shared_segments(step.page_table, step.kv_lengths, step.cache.page_size, cpu.TILE)
-        counts = [len(step.kv_lengths), len(step.slots), step.cache.page_size, step.page_table.shape[1], len(segments),
-                  len(self._turns), 0]
+        header = PlanHeader(sequences=len(step.kv_lengths), tokens=len(step.slots), page_size=step.cache.page_size,
+                            max_pages=step.page_table.shape[1], segments=len(segments), layers=len(self._turns), next_layer=0)
         self._packed = np.concatenate(
-            [np.array(counts, dtype=np.int64), step.cache.addresses, step.slots, step.query_starts, step.kv_lengths,
+            [np.array(header, dtype=np.int64), step.cache.addresses, step.slots, step.query_starts, step.kv_lengths,
              segments.ravel(), step.page_table.ravel()])
 
     @property
