@@ -90,7 +90,7 @@ class Scheduler:
         return chunks
 
     def _draft(self, chunks: list[Chunk], drafter: Drafter) -> None:
-        """Drafts for sequences that decode, in the room that is left: nobody gives way for them."""
+        """Drafts for sequences that decode, as far as tokens and pages are left over: no sequence is preempted for them."""
         budget = self.max_step_tokens - sum(chunk.end - chunk.start for chunk in chunks)
         drafter.begin(len(chunks), sum(chunk.end for chunk in chunks))
         for chunk in chunks:
@@ -114,7 +114,7 @@ class Scheduler:
         return samples
 
     def _admit(self, sequence: Sequence, live: list[Sequence], alone: bool, reserve: int) -> bool:
-        """Lets a sequence without pages in if all it needs is free, so that it is not thrown out again at once."""
+        """Admits a sequence without pages if all the pages it needs are free, so that it is not preempted again at once."""
         donor, length = self._longest_prefix(sequence, live)
         needed = self.pool.pages_for(len(sequence) + 1) - length // self.pool.page_size
         if not alone and needed + reserve > self.pool.num_free + self._held_by_paused(live):
@@ -129,7 +129,7 @@ class Scheduler:
         return sum(s.holding.num_exclusive for s in live if not s.active)
 
     def _longest_prefix(self, sequence: Sequence, live: list[Sequence]) -> tuple[Sequence | None, int]:
-        """The relative with the most computed tokens in common: what a preempted sequence need not recompute."""
+        """The relative that shares the longest computed prefix, and its length: what need not be recomputed."""
         best, best_length = None, 0
         for other in live:
             if other is sequence or other.family != sequence.family or not other.pages:

@@ -1,9 +1,9 @@
-"""Speculative decoding without a second model: what a sequence may say next, guessed from what was said before.
+"""Speculative decoding without a second model: draft tokens are looked up in what the sequence and its relatives have said.
 
 Prompt lookup decoding (Saxena 2023; the n-gram speculation of other engines), with relatives' texts beside the sequence's
-own. A draft is computed behind the sequence's last token in the same forward pass; every position draws its token as it
-always does, and a drawn token that equals the draft makes the next position's draw count, too. Tokens are therefore those
-drawn without drafts; only how many come out of a step differs.
+own. Draft tokens are computed behind the sequence's last token in the same forward pass. Every position draws its token as
+it always does; the draw after a draft token counts only if that draft token was drawn itself. Tokens are therefore those
+sampled without drafts; only the number that a step yields differs.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import numpy as np
 
 from leapgen.engine.sequence import Sequence
 
-SIZES = (5, 2, 1)  # tokens a guess goes by, the longest first
-SLOTS = 1 << 22  # of the table, four bytes each: 16 MiB, which Linux backs as they are used
-FEW = 4  # sequences: rows that a step of less leaves unused cost next to nothing
-MARGIN = 1.5  # times what it costs that a token of a draft should bring: costs are estimates, and rise by steps
-SURE = 0.75  # chance from which a token is drafted whatever it costs
-RARE = 0.1  # chance below which none is, however little it seems to cost: times are estimates, and may say nothing at all
-PRIOR = 1.0, 2.0  # guesses of a kind that were right, of how many, before there were any
-FORGET = 0.99  # what older guesses of a kind count for, with each newer one
-SEEN = 3  # how often the same was said after the same is counted so far
+SIZES = (5, 2, 1)  # lengths of the n-grams that are looked up, the longest first
+SLOTS = 1 << 22  # of the table, four bytes each: 16 MiB, which Linux backs with memory as slots are used
+FEW = 4  # sequences: a step of fewer has rows to spare, so that draft tokens cost it next to nothing
+MARGIN = 1.5  # the expected gain of a draft token must be this multiple of its cost, which is an estimate
+SURE = 0.75  # from this acceptance probability on a token is drafted at any cost
+RARE = 0.1  # below this acceptance probability no token is drafted at any cost: an estimate may be far too low
+PRIOR = 1.0, 2.0  # accepted guesses, and all guesses, that each kind of guess begins with
+FORGET = 0.99  # weight of all older guesses of a kind, at each newer one
+SEEN = 3  # repetitions of a token after the same n-gram are counted up to this number
 
 
 class Guess(NamedTuple):
@@ -78,21 +78,27 @@ class History:
 
 
 class StepTimes:
-    """How long a decode step takes: least squares over the newest steps, older ones counting less and less.
+    """How long a decode step takes: a least-squares fit over past steps, in which older ones weigh less and less.
 
-    What a draft adds is taken to be little until steps say more, and again when long none had drafts.
+    A weak prior says that a draft token adds little. It decides until steps with drafts have been measured, and again once
+    the last of these have lost their weight.
     """
 
     FORGET = 0.99
     UNITS = np.array([1, 32, 32768, 32])  # in which the unknowns are of similar size
-    LITTLE, WEIGHT = 0.15, 4.0  # of what a token costs that is drawn without a draft; steps' worth of belief in it
-    AT_MOST = 1.5  # times what was expected: a longer step met something else, such as memory used for the first time
+    LITTLE = 0.15  # prior cost of a draft token, as a fraction of the cost of a token that is sampled without one
+    WEIGHT = 4.0  # of the prior, in steps
+    AT_MOST = 1.5  # a step counts as at most this multiple of its prediction: a longer one met something else
 
     def __init__(self) -> None:
         self._normal, self._moment = np.zeros((4, 4)), np.zeros(4)
 
     def observe(self, sequences: int, positions: int, drafts: int, seconds: float) -> None:
-        """A step of so many sequences, that many positions long together, with drafts of so many tokens together."""
+        """Takes in a measured step.
+
+        Args:
+            sequences: decoded in the step; ``positions``: their lengths' sum; ``drafts``: draft tokens of all of them.
+        """
         step, token = self.predict(sequences, positions)
         if step:
             seconds = min(seconds, self.AT_MOST * (step + token * drafts))
@@ -105,7 +111,7 @@ class StepTimes:
         weight = np.trace(self._normal)
         if not weight:
             return 0.0, 0.0
-        # The belief: 1 / LITTLE times what a unit of drafts adds is what a step of so many sequences takes.
+        # The prior: a draft token costs LITTLE times the step's time divided by its sequences.
         x = np.array([1, sequences, positions, 0]) / self.UNITS
         belief = np.array([*(self.LITTLE * self.UNITS[3] / sequences * x[:3]), -1])
         normal = self._normal + self.WEIGHT * np.outer(belief, belief) + 1e-6 * weight * np.eye(4)
@@ -114,7 +120,7 @@ class StepTimes:
 
 
 def _non_negative(normal: np.ndarray, moment: np.ndarray) -> np.ndarray:
-    """The least-squares solution without what would be below 0: nothing makes a step shorter."""
+    """The least-squares solution; a term that would be negative is left out, as nothing makes a step shorter."""
     solution, kept = np.zeros(len(moment)), np.arange(len(moment))
     while len(kept):
         found = np.linalg.solve(normal[np.ix_(kept, kept)], moment[kept])
@@ -126,21 +132,21 @@ def _non_negative(normal: np.ndarray, moment: np.ndarray) -> np.ndarray:
 
 
 class Guessed(NamedTuple):
-    """What was guessed for a sequence, drafted or not."""
+    """Guesses for a sequence's next tokens, whether or not they were drafted."""
 
-    length: int  # of the sequence then
+    length: int  # of the sequence when they were made
     tokens: list[int]
     kinds: list[int]
 
 
 class Drafter:
-    """Guesses as many tokens as pay: those whose chance to be drawn exceeds what computing them costs.
+    """Drafts the tokens that pay: those whose expected gain exceeds their cost.
 
-    Chances are learned from the first guess for every token that is drawn, drafted or not: text that does not repeat itself
-    costs few drafts, and text that begins to is noticed.
+    Acceptance probabilities are learned from the first guess for every sampled token, drafted or not. So text that does not
+    repeat itself costs few drafts, and text that begins to repeat itself is noticed.
 
     Args:
-        most: tokens of a draft at most; in steps of less than ``FEW`` sequences, ``FEW`` times as many together.
+        most: draft tokens of a sequence at most; in steps of fewer than ``FEW`` sequences, ``FEW`` times as many in all.
     """
 
     def __init__(self, most: int) -> None:
@@ -155,12 +161,12 @@ class Drafter:
         self._least = 0.0
 
     def begin(self, sequences: int, positions: int) -> None:
-        """Before the drafts of a step of so many sequences, that many positions long together."""
+        """Before the drafts of a step; ``positions`` is the sum of its sequences' lengths."""
         self._before, self._guessed = self._guessed, {}
         self._most = max(self.most, FEW * self.most // sequences)
         step, token = self.times.predict(sequences, positions)
-        # A token drawn without a draft costs a share of a step. What is all but sure is drafted at any price: only drafts
-        # tell what drafts cost.
+        # The cost of a token that is sampled without a draft is the step's time divided by its sequences. What is all but
+        # sure is drafted at any cost: only steps with drafts tell what drafts cost.
         self._least = min(max(MARGIN * token * sequences / step, RARE), SURE) if step else 0.0
 
     def draft(self, sequence: Sequence, most: int) -> list[int]:
@@ -184,7 +190,7 @@ class Drafter:
         return guessed.tokens[:drafted]
 
     def _learn(self, sequence: Sequence) -> None:
-        """From what was drawn since the step before: the first guess, and each next one where those before it were right."""
+        """Counts the guesses of the step before: the first one, and each next one if all before it were right."""
         length, tokens, kinds = self._before.get(sequence.id) or Guessed(0, [], [])
         drawn = zip(sequence.tokens[length:], sequence.sampled[length:], strict=True)
         for token, kind, (other, sampled) in zip(tokens, kinds, drawn, strict=False):

@@ -33,8 +33,9 @@ class PackedPlan(Prepared):
         self._compiled = compiled
         self._turns = {layer: turn for turn, layer in enumerate(step.cache.keys)}
         segments = shared_segments(step.page_table, step.kv_lengths, step.cache.page_size, cpu.TILE)
-        header = PlanHeader(sequences=len(step.kv_lengths), tokens=len(step.slots), page_size=step.cache.page_size,
-                            max_pages=step.page_table.shape[1], segments=len(segments), layers=len(self._turns), next_layer=0)
+        header = PlanHeader(
+            sequences=len(step.kv_lengths), tokens=len(step.slots), page_size=step.cache.page_size,
+            max_pages=step.page_table.shape[1], segments=len(segments), layers=len(self._turns), next_layer=0)
         self._packed = np.concatenate(
             [np.array(header, dtype=np.int64), step.cache.addresses, step.slots, step.query_starts, step.kv_lengths,
              segments.ravel(), step.page_table.ravel()])
