@@ -26,7 +26,7 @@ class Asynchronous(Protocol):
         self.config = group.speaker.config
         self.messages: dict[int, list[Message]] = {path.index: [] for path in group.paths}  # that each path has written
         self.reading: set[int] = set()  # paths that have written and not yet read
-        self.alone: set[int] = set()  # paths whose context has no room for another message
+        self.alone: set[int] = set()  # paths whose context holds no further message
 
     def go_on(self, path: Path) -> None:
         path.reason(None if path.index in self.alone else self.config.interval - path.round_tokens)

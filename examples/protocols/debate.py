@@ -41,7 +41,7 @@ class Debate(Protocol):
             self.answer([path for path in debating if path.pending])
 
     def ask(self, debating: Sequence[Path]) -> None:
-        """Each states its answer; who has no room for that gives its final one."""
+        """Each states its answer; one whose context is full gives its final answer."""
         for path in debating:
             path.cut()
             opening = path.speaker.vocabulary.encode([exchange.gap(path.transcript.text.text) + OPENING],

@@ -49,8 +49,8 @@ class Verified(Protocol):
                 self.report(solving)
 
     def report(self, solving: Sequence[Path]) -> None:
-        """The solvers write; who has no room for that gives its answer, and so do all once the verifier has none."""
-        fits = self.verifier.room > 2 * (len(solving) + 1) * self.group.speaker.config.summary_tokens
+        """The solvers write. One whose context is full gives its answer; all do, once the verifier's context is full."""
+        fits = self.verifier.free_positions > 2 * (len(solving) + 1) * self.group.speaker.config.summary_tokens
         for path in solving:
             path.cut()
             opening = exchange.opening(path, len(self.group.blocks))

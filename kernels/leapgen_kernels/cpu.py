@@ -130,8 +130,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, plan: Tensor, scaling: flo
     Args:
         query: [1, heads, tokens, key_dim]; key: [1, kv_heads, tokens, key_dim]; value: [1, kv_heads, tokens, value_dim];
             float32 or bfloat16, as the pool is. Tokens past the plan's are padding.
-        plan: int64, as ``leapgen.engine.backends.cpu.plan.PackedPlan`` lays it out. It holds the addresses of the pool's layers; a call takes the next
-            layer's, and advances the plan.
+        plan: int64: a ``PlanHeader``, then the addresses of the pool's layers, then what ``csrc/attention/plan.h`` reads. A
+            call takes the next layer's addresses, and advances the plan.
         scaling: above 0.
         sliding_window: positions a query sees, itself included; softcap, sinks [heads]: as in the oracle.
         kernel: None takes the best one for the dtype on this machine.

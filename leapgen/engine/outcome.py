@@ -16,8 +16,8 @@ from leapgen.engine.sequence import Draw, Sequence
 class Event:
     """What a step did to one sequence.
 
-    ``token`` is the sampled token, or None when the sequence's forced tokens are computed and its limit leaves no room
-    to sample. ``finish`` is ``"stop"`` (a stop token was sampled), ``"limit"`` (the sequence has ``limit`` tokens), or
+    ``token`` is the sampled token, or None when the sequence's forced tokens are computed and its limit allows no
+    sample. ``finish`` is ``"stop"`` (a stop token was sampled), ``"limit"`` (the sequence has ``limit`` tokens), or
     None while it goes on. Log-probabilities are natural, under the model and under the sampling distribution.
     """
 

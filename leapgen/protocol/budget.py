@@ -14,7 +14,7 @@ def check_prompt(speaker: Speaker, beginning: int) -> None:
     Raises:
         ValueError: says what does not fit, and what to change.
     """
-    prompt, answer = len(speaker.prompt), speaker.answer_room
+    prompt, answer = len(speaker.prompt), speaker.reserved_positions
     if prompt + beginning + answer >= speaker.engine.context_length:
         begun = f" and the beginning {beginning}" if beginning else ""
         raise ValueError(f"the prompt is {prompt} tokens long{begun} and {answer} are kept for a forced answer, but "
@@ -28,7 +28,7 @@ def check_block(speaker: Speaker, beginning: int) -> None:
     Raises:
         ValueError: none comes within the budget, or none fits the context; says what to change.
     """
-    config, prompt, answer, frame = speaker.config, len(speaker.prompt), speaker.answer_room, speaker.frame_size
+    config, prompt, answer, frame = speaker.config, len(speaker.prompt), speaker.reserved_positions, speaker.frame_size
     if config.max_blocks == 0 or config.blocks == ():
         return
     intervals = beginning // config.interval + 1 + (config.blocks[0] if config.blocks else 0)

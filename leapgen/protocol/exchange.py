@@ -25,14 +25,14 @@ def opening(path: Path, block: int) -> list[int]:
 
 
 def read(path: Path, messages: Sequence[Message], block: int) -> int:
-    """Lets a path read messages between comment tags: the first ones, as many as its context has room for.
+    """Lets a path read messages between comment tags: as many of the first ones as fit its context.
 
     Returns:
-        How many it reads; none, and not even the tags, where there is no room for these.
+        How many it reads. Where not even the tags fit, it reads nothing.
     """
     for count in range(len(messages), -1, -1):
         tokens, sources = comment(path, messages[:count])
-        if len(tokens) < path.room:
+        if len(tokens) < path.free_positions:
             path.read("comment", tokens, block, sources)
             return count
     return 0

@@ -28,7 +28,7 @@ class Leap(Protocol):
         super().__init__(group)
         self.config = group.speaker.config
         self.schedule = Schedule.of(self.config)
-        self.skipping: set[int] = set()  # paths whose context has no room for another summary: they reason on alone
+        self.skipping: set[int] = set()  # paths whose context holds no further summary: they reason on alone
         self.shared: dict[int, Message] = {}  # what paths that concluded go on sharing
         self._block: BlockRecord | None = None  # the block being held
 

@@ -97,7 +97,7 @@ class Path:
         it is asked for its answer.
         """
         config, length = self.speaker.config, len(self.live)
-        count = min(config.max_new_tokens - self.own_tokens, self.room)
+        count = min(config.max_new_tokens - self.own_tokens, self.free_positions)
         if stretch is not None:
             count = min(count, stretch)
         if count <= 0:
@@ -122,8 +122,8 @@ class Path:
             self._emit(CutEvent(self.question, self.index, count, self.transcript.crop_last(count)))
 
     def can_write(self, opening: list[int]) -> bool:
-        """Whether the context has room for a message, and a forced answer after it."""
-        return self.room > len(opening) + self.speaker.config.summary_tokens + self.speaker.closing_size
+        """Whether a message fits the context, and a forced answer after it."""
+        return self.free_positions > len(opening) + self.speaker.config.summary_tokens + self.speaker.closing_size
 
     def write(self, opening: list[int], block: int, aside: bool = False, from_end_of_reasoning: bool = False) -> None:
         """Begins a message on a fork: ``opening``, which opens its tag, and then ``summary_tokens`` sampled ones at most.
@@ -239,7 +239,7 @@ class Path:
             return self._conclude("stop_string")
         self.paused_at = next((text for text in self._pause_at if transcript.find_new(text) is not None), None)
         if self.paused_at is not None or (
-                event.finish == "limit" and self.own_tokens < config.max_new_tokens and self.room > 0):
+                event.finish == "limit" and self.own_tokens < config.max_new_tokens and self.free_positions > 0):
             self.wait()
         elif event.finish == "limit":
             self.force_answer()
@@ -283,9 +283,9 @@ class Path:
         return self.speaker.engine.context_length - len(self.live)
 
     @property
-    def room(self) -> int:
-        """Positions it may still fill if a forced answer is to fit after them."""
-        return self.context_left - self.speaker.answer_room
+    def free_positions(self) -> int:
+        """Positions of the context that it may still fill if a forced answer is to fit after them."""
+        return self.context_left - self.speaker.reserved_positions
 
     def output(self, unfinished: str | None = None) -> PathOutput:
         """A copy of the path as it stands; one that has not ended has ``unfinished`` for its finish reason."""

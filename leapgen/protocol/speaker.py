@@ -33,7 +33,7 @@ class Speaker:
         return self.vocabulary.encode([self.prompts.forced_answer + closing + self.prompts.answer_lead], after=self.prompt)
 
     @property
-    def answer_room(self) -> int:
+    def reserved_positions(self) -> int:
         """Positions to be kept free for a forced answer."""
         return len(self.forced_answer) + self.config.forced_answer_tokens if self.config.force_answer else 0
 
