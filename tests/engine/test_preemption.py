@@ -1,5 +1,7 @@
 """Independence, accounting and bounded memory: what a small pool, a full batch and a fork may and may not change."""
 
+import itertools
+
 import pytest
 import tiny
 import torch
@@ -371,3 +373,30 @@ def test_recomputed_is_zero_unless_preempted(llama32, how):
     run_to_the_end(engine)
     assert ledger.preemptions == 0
     assert ledger.recomputed == 0
+
+
+def test_a_step_s_time_goes_to_what_its_tokens_are_for(llama, monkeypatch):
+    """Would catch: phases guessed from how many tokens a chunk has; seconds that get lost where sequences share a step."""
+    clock = itertools.count()
+    monkeypatch.setattr("leapgen.engine.engine.time.perf_counter", lambda: float(next(clock)))  # a step takes one second
+    engine = Engine(llama, EngineConfig(page_size=4, kv_cache_bytes=1 << 22, draft_tokens=0))
+    ledger, other = Ledger(), Ledger()
+    sequence = engine.add([3, 4, 5, 6], SAMPLING, ledger=ledger, phase="prompt", then="reason")
+    engine.step()
+    assert ledger.seconds == {"prompt": 1.0}
+    engine.step()
+    assert ledger.seconds == {"prompt": 1.0, "reason": 1.0}
+    engine.add([7, 8, 9, 10], SAMPLING, ledger=other, phase="prompt")
+    engine.extend(sequence, [7, 8, 9], phase="comment", then="answer")  # behind a sampled token that is still to be computed
+    engine.step()
+    assert other.seconds == {"prompt": 0.5}
+    assert ledger.seconds == {"prompt": 1.0, "reason": 1.125, "comment": 0.375}
+    engine.crop(sequence, 6)
+    engine.extend(sequence, [7], limit=7)
+    twin = engine.fork(sequence, stream=Stream(2))
+    engine.extend(twin, [8], phase="summarize", then="summarize")
+    total = sum(ledger.seconds.values()) + sum(other.seconds.values())
+    for _ in range(2):  # the twin waits for what it shares
+        engine.step()
+    assert sum(ledger.seconds.values()) + sum(other.seconds.values()) == pytest.approx(total + 2)
+    assert ledger.seconds["summarize"] > 0 and "answer" not in ledger.seconds
