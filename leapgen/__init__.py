@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from leapgen.version import __version__
 
 if TYPE_CHECKING:  # names are imported when they are first asked for: torch and transformers take seconds
-    from leapgen.config import EngineConfig, LeapConfig, SamplingConfig
+    from leapgen.config import EngineConfig, LeapConfig, PathConfig, SamplingConfig
     from leapgen.engine import Engine, ModelChangedError, NonFiniteLogitsError, PoolTooSmallError, UnsupportedModelError
     from leapgen.failures import GenerationFailed, GenerationInterrupted
     from leapgen.generator import LeapGenerator
@@ -19,12 +19,12 @@ if TYPE_CHECKING:  # names are imported when they are first asked for: torch and
 __all__ = [
     "BlockEvent", "BlockRecord", "CutEvent", "Engine", "EngineConfig", "FinishEvent", "GenerationFailed",
     "GenerationInterrupted", "LeapConfig", "LeapGenerator", "LeapOutput", "Ledger", "ModelChangedError",
-    "NonFiniteLogitsError", "OutputEvent", "PathOutput", "PoolTooSmallError", "PromptSet", "Run", "SamplingConfig",
-    "Segment", "SegmentEvent", "TokenEvent", "UnsupportedModelError", "__version__",
+    "NonFiniteLogitsError", "OutputEvent", "PathConfig", "PathOutput", "PoolTooSmallError", "PromptSet", "Run",
+    "SamplingConfig", "Segment", "SegmentEvent", "TokenEvent", "UnsupportedModelError", "__version__",
 ]
 
 _MODULES = {
-    "leapgen.config": ("EngineConfig", "LeapConfig", "SamplingConfig"),
+    "leapgen.config": ("EngineConfig", "LeapConfig", "PathConfig", "SamplingConfig"),
     "leapgen.engine": ("Engine", "ModelChangedError", "NonFiniteLogitsError", "PoolTooSmallError", "UnsupportedModelError"),
     "leapgen.failures": ("GenerationFailed", "GenerationInterrupted"),
     "leapgen.record.events": ("BlockEvent", "CutEvent", "FinishEvent", "OutputEvent", "SegmentEvent", "TokenEvent"),

@@ -149,15 +149,64 @@ class EngineConfig:
 
 @named_options
 @dataclass(frozen=True)
-class LeapConfig:
-    """The protocol's settings. Defaults are the paper's (arXiv 2505.07787).
+class PathConfig:
+    """What a path heeds by itself, whatever the protocol: its budget, its messages, its answer, what ends it.
 
     Args:
-        interval: own tokens between two LeaP blocks (the paper's T).
+        interval: own tokens that a path reasons before it waits for the others (the paper's T).
         max_new_tokens: most own tokens of a path's reasoning; summaries and comments do not count.
+        min_new_tokens: own tokens before a stop token may be sampled.
+        summary_tokens: most tokens of a summary.
+        force_answer: ask a path that is out of budget for its answer, by a phrase injected into it.
+        forced_answer_tokens: most tokens after the phrase that asks for an answer.
+        write_answer: let a path that closed its thinking write its answer.
+        written_answer_tokens: most tokens of an answer that a path writes after closing its thinking.
+        stop_token_ids: token ids that end a path, besides the model's own end tokens.
+        stop_strings: strings that end a path when its own text contains them.
+        ignore_eos: go on after end tokens (for benchmarks).
+        think_start, think_end: thinking markers; ``None`` finds them in tokenizer and template, "" is none.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    interval: int = 4096
+    max_new_tokens: int = 16384
+    min_new_tokens: int = 0
+    summary_tokens: int = 256
+    force_answer: bool = True
+    forced_answer_tokens: int = 256
+    write_answer: bool = True
+    written_answer_tokens: int = 1024
+    stop_token_ids: tuple[int, ...] = ()
+    stop_strings: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    think_start: str | None = None
+    think_end: str | None = None
+
+    def __post_init__(self) -> None:
+        settle(self)
+        for name in ("interval", "max_new_tokens", "summary_tokens", "forced_answer_tokens", "written_answer_tokens"):
+            require(is_int(getattr(self, name), 1), name, getattr(self, name), "an integer >= 1")
+        require(is_int(self.min_new_tokens, 0), "min_new_tokens", self.min_new_tokens, "an integer >= 0")
+        require(self.min_new_tokens <= self.max_new_tokens, "min_new_tokens", self.min_new_tokens,
+                f"at most max_new_tokens={self.max_new_tokens}")
+        make_tuple(self, "stop_token_ids", "integers >= 0", lambda token: is_int(token, 0), single=True)
+        make_tuple(self, "stop_strings", "non-empty strings", lambda text: isinstance(text, str) and text != "",
+                   single=True)
+        for name in ("think_start", "think_end"):
+            require(getattr(self, name) is None or isinstance(getattr(self, name), str), name, getattr(self, name),
+                    "a string (empty for none), or None to find it in the tokenizer")
+
+
+@named_options
+@dataclass(frozen=True)
+class LeapConfig(PathConfig):
+    """LeaP's settings: those of a path, and how paths meet. Defaults are the paper's (arXiv 2505.07787).
+
+    Args:
         max_blocks: most blocks; ``None`` holds as many as fit in the budget, 0 makes paths independent.
         blocks: numbers (from 0) of the intervals that end in a block; ``None`` for all.
-        summary_tokens: most tokens of a summary.
         top_k_peers: most summaries that a path receives at a block.
         router: ``dispersed`` (Eq. 1), ``clustered`` (Eq. 2), ``hybrid`` (Eq. 3), ``random`` or ``all``, or a
             callable ``(receiver, messages, k, random generator) -> senders`` in the order they are read; receiver and
@@ -170,15 +219,6 @@ class LeapConfig:
         self_summarize: the model opens ``<summarize>`` itself (LeaP-T models).
         explain: put the question into the prompt that explains the tags, and prefill the assistant's opening;
             off for LeaP-T models and independent paths, which get the plain chain-of-thought prompt.
-        force_answer: ask a path that is out of budget for its answer, by a phrase injected into it.
-        forced_answer_tokens: most tokens after the phrase that asks for an answer.
-        write_answer: let a path that closed its thinking write its answer.
-        written_answer_tokens: most tokens of an answer that a path writes after closing its thinking.
-        min_new_tokens: own tokens before a stop token may be sampled.
-        stop_token_ids: token ids that end a path, besides the model's own end tokens.
-        stop_strings: strings that end a path when its own text contains them.
-        ignore_eos: go on after end tokens (for benchmarks).
-        think_start, think_end: thinking markers; ``None`` finds them in tokenizer and template, "" is none.
         sampling_defaults: fields of ``SamplingConfig`` for runs that are given neither a ``SamplingConfig`` nor an option of
             that name; a mapping, kept as pairs.
 
@@ -186,11 +226,8 @@ class LeapConfig:
         ValueError: a value outside its range.
     """
 
-    interval: int = 4096
-    max_new_tokens: int = 16384
     max_blocks: int | None = None
     blocks: tuple[int, ...] | None = None
-    summary_tokens: int = 256
     top_k_peers: int = 4
     router: str | Callable[..., Sequence[int]] = "dispersed"
     similarity: str | Callable[..., Any] = "levenshtein"
@@ -198,31 +235,16 @@ class LeapConfig:
     finished_share: bool = False
     self_summarize: bool = False
     explain: bool = True
-    force_answer: bool = True
-    forced_answer_tokens: int = 256
-    write_answer: bool = True
-    written_answer_tokens: int = 1024
-    min_new_tokens: int = 0
-    stop_token_ids: tuple[int, ...] = ()
-    stop_strings: tuple[str, ...] = ()
-    ignore_eos: bool = False
-    think_start: str | None = None
-    think_end: str | None = None
     sampling_defaults: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        settle(self)
-        for name in ("interval", "max_new_tokens", "summary_tokens", "top_k_peers", "forced_answer_tokens",
-                     "written_answer_tokens"):
-            require(is_int(getattr(self, name), 1), name, getattr(self, name), "an integer >= 1")
+        super().__post_init__()
+        require(is_int(self.top_k_peers, 1), "top_k_peers", self.top_k_peers, "an integer >= 1")
         require(self.max_blocks is None or is_int(self.max_blocks, 0), "max_blocks", self.max_blocks,
                 "an integer >= 0, or None for no limit")
         if self.blocks is not None:
             make_tuple(self, "blocks", "integers >= 0, or None for every interval", lambda block: is_int(block, 0))
             object.__setattr__(self, "blocks", tuple(sorted(set(self.blocks))))
-        require(is_int(self.min_new_tokens, 0), "min_new_tokens", self.min_new_tokens, "an integer >= 0")
-        require(self.min_new_tokens <= self.max_new_tokens, "min_new_tokens", self.min_new_tokens,
-                f"at most max_new_tokens={self.max_new_tokens}")
         require(takes(self.router, 4) if callable(self.router)
                 else isinstance(self.router, str) and self.router in ROUTERS, "router", self.router,
                 f"one of {', '.join(ROUTERS)}, or a callable (receiver, messages, k, rng) -> senders")
@@ -230,12 +252,6 @@ class LeapConfig:
                 else isinstance(self.similarity, str) and self.similarity in SIMILARITIES, "similarity", self.similarity,
                 f"one of {', '.join(SIMILARITIES)}, or a callable that must be given two arguments (str, str) -> float, or "
                 "one (list of n str) -> [n, n]")
-        make_tuple(self, "stop_token_ids", "integers >= 0", lambda token: is_int(token, 0), single=True)
-        make_tuple(self, "stop_strings", "non-empty strings", lambda text: isinstance(text, str) and text != "",
-                   single=True)
-        for name in ("think_start", "think_end"):
-            require(getattr(self, name) is None or isinstance(getattr(self, name), str), name, getattr(self, name),
-                    "a string (empty for none), or None to find it in the tokenizer")
         try:
             defaults = dict(self.sampling_defaults)
             SamplingConfig(**defaults)

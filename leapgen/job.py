@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
+from leapgen.config import LeapConfig
 from leapgen.engine import Event
 from leapgen.failures import GenerationFailed, GenerationInterrupted
 from leapgen.protocol.base import Group
@@ -43,8 +44,9 @@ class Question:
         self.fill(unfinished)
         self.open = False
         self.group.close()
-        if self.group.speaker.config.explain:
-            warn_of_example(self.output.majority(), self.group.speaker.prompts)
+        speaker = self.group.speaker
+        if isinstance(speaker.config, LeapConfig) and speaker.config.explain:
+            warn_of_example(self.output.majority(), speaker.prompts)
         return [OutputEvent(self.group.question, self.output)]
 
     def progress(self) -> Progress:

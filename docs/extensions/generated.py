@@ -66,10 +66,7 @@ class Settings(Generated):
         """By name, as Markdown; the command line's help reads the same docstring."""
         from leapgen.terminal.options import argument_docs
 
-        class Markdown:
-            __doc__ = inspect.cleandoc(config.__doc__).replace("``", "`")
-
-        return {name: text.replace("|", "\\|") for name, text in argument_docs(Markdown).items()}
+        return {name: text.replace("|", "\\|") for name, text in argument_docs(config, quote="`").items()}
 
 
 class Presets(Generated):

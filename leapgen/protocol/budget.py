@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from leapgen.config import LeapConfig
 from leapgen.protocol.speaker import Speaker
 
 
@@ -22,13 +23,13 @@ def check_prompt(speaker: Speaker, beginning: int) -> None:
                          "force_answer=False.")
 
 
-def check_block(speaker: Speaker, beginning: int) -> None:
+def check_block(speaker: Speaker, config: LeapConfig, beginning: int) -> None:
     """Refuses a run that is to hold LeaP blocks and can hold none.
 
     Raises:
         ValueError: none comes within the budget, or none fits the context; says what to change.
     """
-    config, prompt, answer, frame = speaker.config, len(speaker.prompt), speaker.reserved_positions, speaker.frame_size
+    prompt, answer, frame = len(speaker.prompt), speaker.reserved_positions, speaker.frame_size
     if config.max_blocks == 0 or config.blocks == ():
         return
     intervals = beginning // config.interval + 1 + (config.blocks[0] if config.blocks else 0)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leapgen.answers import extract_answer
+from leapgen.config import LeapConfig
 from leapgen.protocol import exchange
 from leapgen.protocol.base import Group, Protocol
 from leapgen.protocol.budget import check_block
@@ -26,6 +27,8 @@ class Leap(Protocol):
 
     def __init__(self, group: Group) -> None:
         super().__init__(group)
+        if not isinstance(group.speaker.config, LeapConfig):
+            raise TypeError(f"LeaP needs a LeapConfig, not {group.speaker.config!r:.80}.")
         self.config = group.speaker.config
         self.schedule = Schedule.of(self.config)
         self.skipping: set[int] = set()  # paths whose context holds no further summary: they reason on alone
@@ -34,7 +37,7 @@ class Leap(Protocol):
 
     def check(self) -> None:
         super().check()
-        check_block(self.group.speaker, len(self.group.beginning))
+        check_block(self.group.speaker, self.config, len(self.group.beginning))
 
     def go_on(self, path: Path) -> None:
         stretch = self.schedule.stretch(len(self.group.blocks), path.round_tokens)

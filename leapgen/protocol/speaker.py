@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from leapgen.config import LeapConfig, SamplingConfig
+from leapgen.config import PathConfig, SamplingConfig
 from leapgen.engine import Engine
 from leapgen.protocol.endings import Endings
 from leapgen.protocol.prompts import SUMMARY_CLOSE, PromptSet
@@ -20,7 +20,7 @@ class Speaker:
     vocabulary: Vocabulary
     prompts: PromptSet
     endings: Endings
-    config: LeapConfig
+    config: PathConfig
     sampling: SamplingConfig
     prompt: tuple[int, ...]
 

@@ -20,14 +20,15 @@ CHOICES = {"router": ROUTERS, "similarity": SIMILARITIES}
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
-def argument_docs(config: type) -> dict[str, str]:
-    """What the ``Args:`` section of a docstring says of each name, as plain text."""
-    section = re.split(r"^Args:\n", inspect.getdoc(config) or "", flags=re.MULTILINE)[-1]
-    section = re.split(r"^\S", section, flags=re.MULTILINE)[0]
+def argument_docs(config: type, quote: str = "") -> dict[str, str]:
+    """What the ``Args:`` sections of a class and those it inherits from say of each name; ``quote`` stands around code."""
     docs: dict[str, str] = {}
-    for names, text in re.findall(r"^    (\w[\w, ]*): (.+(?:\n     .*)*)", section, flags=re.MULTILINE):
-        for name in names.split(", "):
-            docs[name] = " ".join(text.replace("``", "").split())
+    for kind in config.__mro__:
+        section = re.split(r"^Args:\n", inspect.cleandoc(kind.__doc__ or ""), flags=re.MULTILINE)[-1]
+        section = re.split(r"^\S", section, flags=re.MULTILINE)[0]
+        for names, text in re.findall(r"^    (\w[\w, ]*): (.+(?:\n     .*)*)", section, flags=re.MULTILINE):
+            for name in names.split(", "):
+                docs.setdefault(name, " ".join(text.replace("``", quote).split()))
     return docs
 
 
