@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from array import array
 from collections.abc import Mapping
+from collections.abc import Sequence as Rows
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
@@ -29,8 +30,8 @@ class Step:
     kv_lengths: np.ndarray  # [sequences]: tokens with KV once this step has written
 
     @classmethod
-    def build(cls, cache: KVCache, pages: list[array[int]], starts: list[int], ends: list[int]) -> Step:
-        """For sequences with these pages (or lists of int), of which positions ``starts[i] .. ends[i] - 1`` are computed."""
+    def build(cls, cache: KVCache, pages: Rows[Rows[int]], starts: list[int], ends: list[int]) -> Step:
+        """For sequences with these pages, of which positions ``starts[i] .. ends[i] - 1`` are computed."""
         size = cache.page_size
         lengths = [end - start for start, end in zip(starts, ends, strict=True)]
         query_starts = np.zeros(len(pages) + 1, dtype=np.int64)
@@ -54,7 +55,7 @@ class Prepared:
         positions: [tokens] int64; what stands behind the step's own tokens is padding.
     """
 
-    def __init__(self, backend: StepBackend, layers: Mapping[int, LayerSpec], positions: np.ndarray) -> None:
+    def __init__(self, backend: StepBackend[Any], layers: Mapping[int, LayerSpec], positions: np.ndarray) -> None:
         self.backend, self.layers, self.positions = backend, layers, positions
 
     @property
@@ -63,15 +64,18 @@ class Prepared:
         return self
 
 
-class StepBackend(ABC):
+OwnPrepared = TypeVar("OwnPrepared", bound=Prepared)  # what a backend makes of a step
+
+
+class StepBackend(ABC, Generic[OwnPrepared]):
     """What computes a step. ``backends.base.Backend`` is the whole contract of a backend."""
 
     @abstractmethod
-    def prepare(self, step: Step) -> Prepared:
+    def prepare(self, step: Step) -> OwnPrepared:
         """The step as ``attend`` reads it; called once a step."""
 
     @abstractmethod
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, prepared: Prepared, *, scaling: float,
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, prepared: OwnPrepared, *, scaling: float,
                sliding_window: int | None = None, softcap: float | None = None, sinks: Tensor | None = None) -> Tensor:
         """Stores the step's keys and values in a layer's pool, and attends over its pages, causally.
 

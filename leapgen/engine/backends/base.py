@@ -20,7 +20,7 @@ from leapgen.engine.model.paged_model import PagedModel
 from leapgen.engine.sampling.host import Sampled
 from leapgen.engine.scheduler import Chunk
 from leapgen.engine.sequence import Sequence
-from leapgen.engine.step import StepBackend
+from leapgen.engine.step import OwnPrepared, StepBackend
 
 
 class Replays(Protocol):
@@ -37,7 +37,7 @@ class Replays(Protocol):
         """
 
 
-class Backend(StepBackend):
+class Backend(StepBackend[OwnPrepared]):
     """Computes the steps of a model, beyond ``StepBackend``: chooses its models, draws, and prepares what pays later.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from leapgen_kernels import cpu
 
@@ -16,10 +17,10 @@ from leapgen.engine.memory.kv import LayerSpec
 
 logger = logging.getLogger(__name__)
 
-BACKENDS: tuple[type[Backend], ...] = (CUDABackend, CPUBackend, ReferenceBackend)  # the last one serves everything
+BACKENDS: tuple[type[Backend[Any]], ...] = (CUDABackend, CPUBackend, ReferenceBackend)  # the last one serves everything
 
 
-def choose(layers: Mapping[int, LayerSpec], config: EngineConfig) -> Backend:
+def choose(layers: Mapping[int, LayerSpec], config: EngineConfig) -> Backend[Any]:
     """The first backend that serves all of a model's attention layers; the reference where no kernels are wanted."""
     if not config.kernels:
         return ReferenceBackend(config)

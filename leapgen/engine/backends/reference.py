@@ -26,7 +26,7 @@ class IndexTensors(NamedTuple):
 class IndexPlan(Prepared):
     """A step with its arrays on each device that asks for them, moved there once."""
 
-    def __init__(self, backend: StepBackend, step: Step) -> None:
+    def __init__(self, backend: StepBackend[IndexPlan], step: Step) -> None:
         super().__init__(backend, step.cache.specs, step.positions)
         self.step = step
         self._tensors: dict[torch.device, IndexTensors] = {}
@@ -40,7 +40,7 @@ class IndexPlan(Prepared):
         return self._tensors[device]
 
 
-class ReferenceBackend(Backend):
+class ReferenceBackend(Backend[IndexPlan]):
     """Plain torch, on any device and in any dtype; the model's modules compute as they are."""
 
     def serves(self, layers: Mapping[int, LayerSpec]) -> bool:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import SymInt, Tensor, nn
 from torch.fx import GraphModule, Node
-from transformers import PreTrainedModel
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
@@ -27,7 +26,7 @@ _OWN, _ARGS, _KWARGS = "L['self']", "L['args']", "L['kwargs']"
 # -- modules ----------------------------------------------------------------------------------------------------------
 
 
-def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
     """The modules transformers keeps whole on one device (``_no_split_modules``), where nothing has been hung onto them.
 
     A model that names none, or others, is not compiled: results are the same.
@@ -80,12 +79,13 @@ def many_graphs() -> AbstractContextManager[None]:
 
     A setting that dynamo does not know is an error when layers are compiled.
     """
-    return torch._dynamo.config.patch(recompile_limit=256, accumulated_recompile_limit=4096)
+    return cast(AbstractContextManager[None],
+                torch._dynamo.config.patch(recompile_limit=256, accumulated_recompile_limit=4096))
 
 
 def floats_are_constants() -> AbstractContextManager[None]:
     """While this is entered numbers in a layer's code, a scaling for one, are constants of its graph. As ``many_graphs``."""
-    return torch._dynamo.config.patch(specialize_float=True)
+    return cast(AbstractContextManager[None], torch._dynamo.config.patch(specialize_float=True))
 
 
 def source(placeholder: Node) -> str:
@@ -93,7 +93,7 @@ def source(placeholder: Node) -> str:
 
     An attribute that is gone is an error when layers are compiled; a name that means something else gives other results.
     """
-    return placeholder._dynamo_source.name
+    return cast(str, cast(Any, placeholder)._dynamo_source.name)
 
 
 def gatherer(sources: Sequence[str], layer: nn.Module) -> Callable[[Args, Kwargs], tuple[Tensor, ...]]:
@@ -102,7 +102,14 @@ def gatherer(sources: Sequence[str], layer: nn.Module) -> Callable[[Args, Kwargs
     names = list(own)
     inputs = [f"own[{names.index(name)}]" if name in own else name.replace(_ARGS, "args").replace(_KWARGS, "kwargs")
               for name in sources]
-    return eval(f"lambda args, kwargs: ({', '.join(inputs)},)", {"own": list(own.values())})
+    gather: Callable[[Args, Kwargs], tuple[Tensor, ...]] = eval(
+        f"lambda args, kwargs: ({', '.join(inputs)},)", {"own": list(own.values())})
+    return gather
+
+
+def call_of(node: Node) -> tuple[Any, Args, Kwargs]:
+    """What a node calls (a method by its name) and its arguments, whose types only the target knows."""
+    return node.target, node.args, node.kwargs
 
 
 def example(node: Node) -> Any:
@@ -133,11 +140,11 @@ def fixed_size(dim: int | SymInt) -> int | None:
 
 def seen_size(dim: SymInt) -> int:
     """The size, at the call that was captured, of a dimension that is not fixed. As ``source``."""
-    return dim.node.hint
+    return cast(int, dim.node.hint)
 
 
 def by_inductor(graph: GraphModule, inputs: list[Any]) -> Callable[..., tuple[Any, ...]]:
     """A captured graph, compiled by inductor. An import or an option that is gone is an error when layers are compiled."""
     from torch._inductor.compile_fx import compile_fx
 
-    return compile_fx(graph, inputs, config_patches={"size_asserts": False})
+    return cast(Callable[..., tuple[Any, ...]], compile_fx(graph, inputs, config_patches={"size_asserts": False}))

@@ -27,9 +27,7 @@ def pages_within(config: EngineConfig, layers: Mapping[int, LayerSpec], context_
         PoolTooSmallError: the limit does not hold two.
     """
     page_bytes = _bytes_per_token(layers) * config.page_size
-    limit = config.kv_cache_bytes
-    if limit is None:
-        limit = _free_bytes(layers) * config.kv_cache_fraction
+    limit = _free_bytes(layers) * config.kv_cache_fraction if config.kv_cache_bytes is None else config.kv_cache_bytes
     pages = int(limit // page_bytes)
     if pages < 2:
         raise PoolTooSmallError(f"a KV limit of {int(limit)} bytes holds {pages} pages of {page_bytes} bytes "
@@ -53,4 +51,4 @@ def _free_bytes(layers: Mapping[int, LayerSpec]) -> float:
 def _free_on(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+    return int(psutil.virtual_memory().available)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from leapgen_kernels import ops
@@ -51,14 +50,16 @@ def attention_forward(module: torch.nn.Module, query: Tensor, key: Tensor, value
                    softcap=softcap, sinks=s_aux), None
 
 
-@torch.compiler.disable  # plan and module are no tensors: compiled code would be made for one layer only
+# Plan and module are no tensors: compiled code would be made for one layer only.
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch does not annotate it
 def _attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
             plan: Prepared | None, dropout: float, kwargs: dict[str, Any], **options: Any) -> Tensor:
     if plan is None:
         raise UnsupportedAttentionError(f"{type(module).__name__} is not given the keyword arguments of the model's forward")
     _check(module, query, key, attention_mask, dropout, kwargs)
-    _check_layer(module, query, key, value, plan.layers)
-    return plan.backend.attend(module.layer_idx, query, key, value, plan, **options)
+    layer = cast(int, module.layer_idx)
+    _check_layer(module, query, key, value, plan.layers.get(layer))
+    return plan.backend.attend(layer, query, key, value, plan, **options)
 
 
 def _check(module: torch.nn.Module, query: Tensor, key: Tensor, attention_mask: Tensor | None, dropout: float,
@@ -80,11 +81,10 @@ def _check(module: torch.nn.Module, query: Tensor, key: Tensor, attention_mask: 
             raise UnsupportedAttentionError(f"{name} passes {argument}= to its attention, which is not known here")
 
 
-def _check_layer(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor,
-                 layers: Mapping[int, LayerSpec]) -> None:
+def _check_layer(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, held: LayerSpec | None) -> None:
     """What kernels read and write must be what the pool holds: they see addresses only."""
     given = LayerSpec.of(key, value)
-    held = layers.get(module.layer_idx, given)  # a layer that is seen for the first time is to be added
+    held = held or given  # a layer that is seen for the first time is to be added
     if given != held or not query.dtype == key.dtype == value.dtype:
         raise UnsupportedAttentionError(f"{type(module).__name__} hands over keys {tuple(key.shape)} of {key.dtype} on "
                                         f"{key.device}, values {tuple(value.shape)} of {value.dtype} and queries of "

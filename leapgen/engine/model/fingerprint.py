@@ -49,8 +49,6 @@ class Same:
     def __eq__(self, other: object) -> bool:
         return type(other) is Same and other.of is self.of
 
-    __hash__ = None
-
 
 class Reading:
     """One walk over a model: ``facts`` by where they stand, and what was walked over.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ class PagedModel:
         attention.register()
         self.model = model
         self.context = context
-        weight = model.get_input_embeddings().weight
+        weight = cast(Tensor, model.get_input_embeddings().weight)
         self.vocab_size = weight.shape[0]
         self.input_device = weight.device
         if self.input_device.type == "meta":  # offloaded by accelerate: its hooks move the inputs
@@ -65,11 +65,11 @@ class PagedModel:
         device, positions = self.input_device, prepared.positions
         padded = [*tokens, *[0] * (len(positions) - len(tokens))]
         with self.switched(), prepared.backend.computing(self.model):
-            output = self.model(
+            logits: Tensor = self.model(
                 input_ids=torch.tensor([padded], dtype=torch.int64, device=device),  # [1, total]
                 position_ids=torch.from_numpy(positions).to(device)[None],  # [1, total]
-                use_cache=False, leapgen_plan=prepared.argument, logits_to_keep=torch.from_numpy(rows).to(device))
-        return output.logits[0]
+                use_cache=False, leapgen_plan=prepared.argument, logits_to_keep=torch.from_numpy(rows).to(device)).logits
+        return logits[0]
 
     @contextmanager
     def switched(self) -> Iterator[None]:
@@ -87,8 +87,8 @@ class PagedModel:
 
 def attention_configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
     """Every config object that modules of the model consult for their attention implementation."""
-    configs = {id(module.config): module.config for module in model.modules()
-               if isinstance(getattr(module, "config", None), PreTrainedConfig)}
+    configs = {id(config): config for module in model.modules()
+               if isinstance(config := getattr(module, "config", None), PreTrainedConfig)}
     return list(configs.values())
 
 

@@ -11,7 +11,7 @@ from leapgen.engine.memory.kv import KVCache, LayerSpec
 from leapgen.engine.step import Prepared, Step, StepBackend
 
 
-class Probe(StepBackend):
+class Probe(StepBackend[Prepared]):
     """Stands before a backend and notes what layers ask of it; a layer that the pool lacks is added as it first writes.
 
     Args:
@@ -19,14 +19,14 @@ class Probe(StepBackend):
         cache: the pool of every step that is prepared.
     """
 
-    def __init__(self, backend: StepBackend, cache: KVCache) -> None:
+    def __init__(self, backend: StepBackend[Any], cache: KVCache) -> None:
         self.cache = cache
         self.calls: list[int] = []  # layers in the order they ran
         self.windows: dict[int, int | None] = {}  # the sliding window each layer asked for
         self._backend = backend
 
     def prepare(self, step: Step) -> Prepared:
-        prepared = self._backend.prepare(step)
+        prepared: Prepared = self._backend.prepare(step)
         prepared.backend = self
         return prepared
 

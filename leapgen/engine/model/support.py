@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -81,7 +82,7 @@ def check_config(model: PreTrainedModel, context_length: int | None) -> Context:
     if getattr(config, "num_kv_shared_layers", 0):
         raise UnsupportedModelError(model, f"{config.num_kv_shared_layers} of its layers read another layer's KV through "
                                     "the cache object.")
-    if not model.get_input_embeddings().weight.shape[0]:
+    if not cast(torch.Tensor, model.get_input_embeddings().weight).shape[0]:
         raise UnsupportedModelError(model, "its input embedding is empty.")
     if model.get_output_embeddings() is None:
         raise UnsupportedModelError(model, "it has no language modelling head; load it with AutoModelForCausalLM.")
@@ -121,7 +122,7 @@ def _exact_context(config: PreTrainedConfig) -> Context:
     return context
 
 
-def learn_layers(paged: PagedModel, backend: StepBackend) -> dict[int, LayerSpec]:
+def learn_layers(paged: PagedModel, backend: StepBackend[Any]) -> dict[int, LayerSpec]:
     """The geometry of each attention layer's KV, as the layers hand it over in a step, in the order they run.
 
     Args:
@@ -136,7 +137,7 @@ def learn_layers(paged: PagedModel, backend: StepBackend) -> dict[int, LayerSpec
     return probe.cache.specs
 
 
-def check_forward(paged: PagedModel, backend: StepBackend, layers: Mapping[int, LayerSpec]) -> None:
+def check_forward(paged: PagedModel, backend: StepBackend[Any], layers: Mapping[int, LayerSpec]) -> None:
     """Runs two short sequences through a backend, prefill then decode, and compares with the model as it is.
 
     This finds models that ignore position ids or the rows asked for, mask tokens in a way that never reaches the attention
@@ -172,7 +173,7 @@ def check_forward(paged: PagedModel, backend: StepBackend, layers: Mapping[int, 
                                     f"{len(steps[1])} it returns logits of shape {tuple(some.shape)}, which are not those.")
 
 
-def agree(paged: PagedModel, cache: KVCache, one: StepBackend, other: StepBackend) -> bool:
+def agree(paged: PagedModel, cache: KVCache, one: StepBackend[Any], other: StepBackend[Any]) -> bool:
     """Whether two backends compute the same logits, to what a model's dtype allows, for a text in pages 0 and 1."""
     length = min(2 * cache.page_size, 7)
     step, tokens = Step.build(cache, [[0, 1]], [0], [length]), [i % paged.vocab_size for i in range(3, 3 + length)]
@@ -230,7 +231,7 @@ def _check_layers(paged: PagedModel, probe: Probe) -> None:
     window, layer_types = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
     for layer, passed in probe.windows.items():
         slides = layer_types[layer] == "sliding_attention" if layer_types else (
-            bool(window) and window < paged.context.length and getattr(config, "use_sliding_window", True))
+            window and window < paged.context.length and getattr(config, "use_sliding_window", True))
         if slides and passed is None:
             raise UnsupportedModelError(model, f"layer {layer} has a sliding window of {window}, which it applies by a mask "
                                         "and does not tell its attention function.")
@@ -239,5 +240,6 @@ def _check_layers(paged: PagedModel, probe: Probe) -> None:
 def relative_errors(actual: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
     """[tokens] float64: how far a token's logits are from what they should be, relative to their spread."""
     actual, expected = actual.double(), expected.double()
-    spread = (expected - expected.mean(dim=-1, keepdim=True)).norm(dim=-1)
-    return (actual - expected).norm(dim=-1) / spread.clamp_min(1e-9)
+    spread: torch.Tensor = (expected - expected.mean(dim=-1, keepdim=True)).norm(dim=-1)
+    error: torch.Tensor = (actual - expected).norm(dim=-1)
+    return error / spread.clamp_min(1e-9)

@@ -135,7 +135,7 @@ def _processed(scores: Tensor, config: SamplingConfig, lengths: list[int], seque
             for processor in config.logits_processors:
                 scores[row] = processor(input_ids, scores[row : row + 1])[0]
         except Exception as error:
-            error.sequence = sequence  # whose processor it was: other sequences can go on
+            vars(error)["sequence"] = sequence  # whose processor it was: other sequences can go on
             raise
     return scores
 

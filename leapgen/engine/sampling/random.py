@@ -38,7 +38,8 @@ def uniforms(streams: Sequence[Stream], positions: Sequence[int]) -> np.ndarray:
         [(s.path, s.branch, position, 0, s.seed & 0xFFFFFFFF, (s.seed >> 32) & 0xFFFFFFFF)
          for s, position in zip(streams, positions, strict=True)], dtype=np.uint64).reshape(-1, 6).T
     high, low = philox4x32(words[:4], words[4:])[:2]
-    return ((high >> np.uint64(5)) * 67108864.0 + (low >> np.uint64(6))) / 9007199254740992.0
+    numbers: np.ndarray = ((high >> np.uint64(5)) * 67108864.0 + (low >> np.uint64(6))) / 9007199254740992.0
+    return numbers
 
 
 class UniformBlocks:

@@ -27,7 +27,7 @@ from leapgen.engine.step import Step
 WORTH_COMPILING = 1_000_000  # parameters: compiling takes a second or two, whatever the size
 
 
-class CPUBackend(Backend):
+class CPUBackend(Backend[PackedPlan]):
     """Float32 and bfloat16 on CPU. A row's bits are the same alone and in a batch."""
 
     default_draft_tokens = 4
@@ -79,12 +79,11 @@ class CPUBackend(Backend):
     def sample(self, logits: Tensor, lengths: Rows[int], sequences: Rows[Sequence]) -> Sampled | None:
         """By the kernel, where all rows have the same settings and only need the most likely tokens of unchanged logits."""
         config = sequences[0].sampling
-        served = (cpu.serves(logits) and logits.stride(1) == 1 and config.temperature > 0 and config.top_k is not None
-                  and config.top_k + TIE_SLACK < logits.shape[1]
-                  and config.repetition_penalty == 1.0 and not config.logits_processors
-                  and all(s.sampling is config or s.sampling == config for s in sequences)
-                  and all(n >= s.min_length or not s.stop_tokens for n, s in zip(lengths, sequences, strict=True)))
-        if not served:
+        if not (cpu.serves(logits) and logits.stride(1) == 1 and config.temperature > 0 and config.top_k is not None
+                and config.top_k + TIE_SLACK < logits.shape[1]
+                and config.repetition_penalty == 1.0 and not config.logits_processors
+                and all(s.sampling is config or s.sampling == config for s in sequences)
+                and all(n >= s.min_length or not s.stop_tokens for n, s in zip(lengths, sequences, strict=True))):
             return None
         drawn = cpu.draw(logits, config.top_k, config.top_k + TIE_SLACK, config.logprobs, config.temperature, config.top_p,
                          config.min_p or 0.0, uniforms([s.stream for s in sequences], lengths))

@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from leapgen.engine.backends import seams
 from leapgen.engine.backends.cpu.compiler.stack import LayerStack
@@ -31,7 +30,7 @@ class ModuleOverrides:
         model: where one of its parameters is not on CPU, nothing is overridden.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._stack: LayerStack | None = None
         self._calls: dict[nn.Module, Callable[..., Any]] = {}

@@ -27,7 +27,7 @@ class PackedPlan(Prepared):
             one gets padding behind it.
     """
 
-    def __init__(self, backend: StepBackend, step: Step, compiled: bool) -> None:
+    def __init__(self, backend: StepBackend[PackedPlan], step: Step, compiled: bool) -> None:
         positions = step.positions if len(step.positions) != 1 or not compiled else np.append(step.positions, 0)
         super().__init__(backend, step.cache.specs, positions)
         self._compiled = compiled

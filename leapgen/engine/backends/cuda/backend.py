@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 WORTH_COMPILING = 50_000_000  # parameters: inductor takes seconds, whatever the size
 
 
-class CUDABackend(Backend):
+class CUDABackend(Backend[Tiled]):
     """Attention by Triton kernels; the model's modules compute as they are, or compiled within a captured step."""
 
     def serves(self, layers: Mapping[int, LayerSpec]) -> bool:

@@ -20,7 +20,7 @@ from leapgen_kernels import gpu
 from torch import Tensor, nn
 
 from leapgen.engine.backends import seams
-from leapgen.engine.backends.cuda.tiles import Attends, StaticPlan, TileList, TilePlan, cut
+from leapgen.engine.backends.cuda.tiles import Attends, StaticPlan, Tiled, TileList, TilePlan, cut
 from leapgen.engine.memory.holding import no_pages
 from leapgen.engine.memory.kv import KVCache
 from leapgen.engine.model.paged_model import PagedModel
@@ -48,7 +48,7 @@ class DecodeGraphs:
         capture: makes a step repeatable. A test may run it again as it is.
     """
 
-    def __init__(self, paged: PagedModel, backend: StepBackend, cache: KVCache, max_batch_size: int, compile: bool,
+    def __init__(self, paged: PagedModel, backend: StepBackend[Tiled], cache: KVCache, max_batch_size: int, compile: bool,
                  capture: Capture | None = None) -> None:
         self.seconds = 0.0
         self.sizes = batch_sizes(max_batch_size)

@@ -54,7 +54,7 @@ class Tiled(Prepared, ABC):
 class TilePlan(Tiled):
     """A step that is cut as its layers ask for it, once for all layers of a shape."""
 
-    def __init__(self, backend: StepBackend, step: Step) -> None:
+    def __init__(self, backend: StepBackend[Tiled], step: Step) -> None:
         super().__init__(backend, step.cache.specs, step.positions)
         self.cache = step.cache
         self._step = step
@@ -76,15 +76,17 @@ class TilePlan(Tiled):
         tiles = cut(segments, step.query_starts, step.page_table.shape[1], shape.narrow_tokens, shape.wide_tokens,
                     attends.target)
         slots = torch.from_numpy(step.slots).to(attends.device, non_blocking=True)
-        small = [torch.from_numpy(array.astype(np.int32, copy=False)).to(attends.device, non_blocking=True) for array in (
-            step.positions, tiles.part_starts, step.page_table.ravel(), tiles.narrow, tiles.wide)]
-        return gpu.Tiles(slots, *small, num_parts=int(tiles.part_starts[-1]))
+        positions, part_starts, pages, narrow, wide = (
+            torch.from_numpy(array.astype(np.int32, copy=False)).to(attends.device, non_blocking=True) for array in (
+                step.positions, tiles.part_starts, step.page_table.ravel(), tiles.narrow, tiles.wide))
+        return gpu.Tiles(slots, positions, part_starts, pages, narrow, wide, int(tiles.part_starts[-1]))
 
 
 class StaticPlan(Tiled):
     """The plan of every step of one batch size: always the same tensors."""
 
-    def __init__(self, backend: StepBackend, cache: KVCache, positions: np.ndarray, tiles: dict[Attends, gpu.Tiles]) -> None:
+    def __init__(self, backend: StepBackend[Tiled], cache: KVCache, positions: np.ndarray,
+                 tiles: dict[Attends, gpu.Tiles]) -> None:
         super().__init__(backend, cache.specs, positions)
         self.cache, self._tiles = cache, tiles
 

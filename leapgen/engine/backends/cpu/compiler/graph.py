@@ -71,13 +71,14 @@ class Graph:
         use_linear_kernel(module)
         self._program: Program | None = None
         try:
-            self._program, taken = lower(module)
+            program, taken = lower(module)
         except ProgramError as error:
             logger.info("decoder layers are compiled by inductor, not to a program: %s", error)
             self._run = seams.by_inductor(module, inputs)
-            self._taken = range(len(placeholders))
+            self._taken = list(range(len(placeholders)))
         else:
-            self._run = lambda *tensors: (self._program(*tensors),)
+            self._program = program
+            self._run = lambda *tensors: (program(*tensors),)
             self._taken = [placeholders.index(node) for node in taken]
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -83,7 +83,7 @@ class Lowering:
             raise ProgramError(f"an input that is no tensor: {node}")
         self.inputs.append(node)
         # A size that dynamo leaves open but that is not the number of tokens belongs to the model: the program checks it.
-        shape = [seams.fixed_size(dim) or self._size(dim) for dim in example.shape]
+        shape = [seams.fixed_size(dim) or self._size(cast(torch.SymInt, dim)) for dim in example.shape]
         if not example.is_floating_point():  # the plan
             self.memories[node] = self._opaque()
             return UNKNOWN
@@ -106,13 +106,12 @@ class Lowering:
         return self.writer.inputs[-1]
 
     def _call(self, node: Node) -> Any:
-        target = node.target
+        target, args, kwargs = seams.call_of(node)
         if target is ops.linear:
-            return self._linear(*node.args)
+            return self._linear(*args)
         if target is ops.paged_attention:
-            return self._attend(*node.args)
-        args = torch.fx.map_arg(node.args, lambda n: self.values[n])
-        kwargs = torch.fx.map_arg(node.kwargs, lambda n: self.values[n])
+            return self._attend(*args)
+        args, kwargs = torch.fx.map_arg((args, kwargs), lambda n: self.values[n])
         if any(self.values[n] is UNKNOWN for n in node.all_input_nodes):
             raise ProgramError(f"{target} of what is neither numbers nor their count")
         if not any(isinstance(self.values[n], SymbolicTensor) for n in node.all_input_nodes):
@@ -194,6 +193,7 @@ class Lowering:
 
     def _compound(self, target: Any, dtype: torch.dtype, args: Sequence[Any], kwargs: dict[str, Any]) -> SymbolicTensor:
         """What is made of several instructions, or takes arguments of its own."""
+        x: SymbolicTensor
         x, *args = args
 
         def calculate(op: str, *operands: Any) -> SymbolicTensor:
@@ -255,7 +255,8 @@ class Lowering:
             if dim != 2 or places.shape[0] != 1:
                 raise ProgramError(f"attention over {tuple(self.values[node].places.shape)}")
             rows.append(places[0])
-        output = self.writer.attend(*rows, self.memories[plan], scaling, window, softcap)
+        q, k, v = rows
+        output = self.writer.attend(q, k, v, self.memories[plan], scaling, window, softcap)
         return _tensor(output[None], 1, self.writer.dtype)
 
 

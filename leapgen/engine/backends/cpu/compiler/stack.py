@@ -61,13 +61,14 @@ class LayerStack:
         What a model does with a layer's output later on is not seen here: its results have to be compared.
         """
         layers = self._layers
-        programs = [layer.direct.program for layer in layers if layer.direct is not None and layer.direct.place is not None]
-        if len(programs) < len(layers) or len(layers) < 2:
+        directs = [layer.direct for layer in layers if layer.direct is not None]
+        programs = [direct.program for direct in directs if direct.program is not None]
+        places = [direct.place for direct in directs if direct.place is not None]  # of programs only
+        if len(places) < len(layers) or len(layers) < 2:
             return False
         if not self._follow_on_each_other(run) or len({(program.width, program.dtype) for program in programs}) > 1:
             return False
-        gathers, check = [layer.direct.inputs for layer in layers], layers[0].direct.check
-        stack = Stack(programs, [layer.direct.place for layer in layers])
+        gathers, check, stack = [direct.inputs for direct in directs], directs[0].check, Stack(programs, places)
 
         def call_all(args: Args, kwargs: Kwargs) -> Tensor:
             check(args)
@@ -83,8 +84,11 @@ class LayerStack:
         calls: list[tuple[CompiledLayer, Args, Kwargs, Any]] = []
 
         def watched(layer: CompiledLayer) -> Callable[[Args, Kwargs], Any]:
+            direct = layer.direct
+            assert direct is not None
+
             def call(args: Args, kwargs: Kwargs) -> Any:
-                output = layer.direct(args, kwargs)
+                output = direct(args, kwargs)
                 calls.append((layer, args, kwargs, output))
                 return output
 
