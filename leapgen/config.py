@@ -10,8 +10,8 @@ from typing import Any
 from leapgen.options import config_from, named_options, plain_values, split_options, unknown_options
 from leapgen.validation import is_int, is_number, make_tuple, require, required_arguments, settle, takes
 
-__all__ = ["ROUTERS", "SIMILARITIES", "EngineConfig", "LeapConfig", "PathConfig", "SamplingConfig", "config_from", "plain_values",
-           "required_arguments", "split_options", "unknown_options"]
+__all__ = ["ROUTERS", "SIMILARITIES", "EngineConfig", "LeapConfig", "PathConfig", "SamplingConfig", "config_from",
+           "plain_values", "required_arguments", "split_options", "unknown_options"]
 
 ROUTERS = ("dispersed", "clustered", "hybrid", "random", "all")
 SIMILARITIES = ("levenshtein", "indel")
