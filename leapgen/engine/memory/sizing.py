@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import psutil
 import torch
@@ -15,7 +14,7 @@ from leapgen.engine.memory.kv import LayerSpec
 class PoolTooSmallError(RuntimeError):
     """The pool cannot hold even one sequence: ``sequence``, or None before there is any."""
 
-    def __init__(self, message: str, sequence: Any = None) -> None:
+    def __init__(self, message: str, sequence: object = None) -> None:
         super().__init__(message)
         self.sequence = sequence
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from enum import Enum
@@ -199,8 +200,8 @@ class Fingerprint:
     def _look(self) -> Iterator[object]:
         return chain(map(type, self._reading.modules), map(attrgetter("forward"), self._types),
                      *(chain.from_iterable(map(get, owns)) for get, owns in self._attributes),
-                     chain.from_iterable(map(dict.values, self._tables)), chain.from_iterable(self._tables),
-                     chain.from_iterable(self._lists), (_END,))
+                     gc.get_referents(*self._tables), chain.from_iterable(self._tables), gc.get_referents(*self._lists),
+                     (_END,))
 
     def _laid_out(self) -> list[object]:
         return list(map(self._reading.layout, self._reading.tensors))
