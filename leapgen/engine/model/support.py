@@ -123,7 +123,7 @@ def _exact_context(config: PreTrainedConfig) -> Context:
 
 
 def learn_layers(paged: PagedModel, backend: StepBackend[Any]) -> dict[int, LayerSpec]:
-    """The geometry of each attention layer's KV, as the layers hand it over in a step, in the order they run.
+    """The geometry of each attention layer's KV, as the layers hand it over in a step of one token, in the order they run.
 
     Args:
         backend: one that takes whatever they hand over.
@@ -133,7 +133,7 @@ def learn_layers(paged: PagedModel, backend: StepBackend[Any]) -> dict[int, Laye
     """
     probe = Probe(backend, KVCache({}, NUM_PAGES, PAGE_SIZE))
     with eval_mode(paged.model):
-        _step(paged, probe, [0, 0], FIRST)
+        _step(paged, probe, [0], [1])
     return probe.cache.specs
 
 
@@ -188,10 +188,10 @@ def _texts(paged: PagedModel) -> list[list[int]]:
 
 def _step(paged: PagedModel, probe: Probe, starts: list[int], ends: list[int],
           rows: list[int] | None = None) -> torch.Tensor:
-    """Logits of positions ``starts[i] .. ends[i] - 1`` of both texts, packed; all of them or these rows."""
+    """Logits of positions ``starts[i] .. ends[i] - 1`` of the first texts, packed; all of them or these rows."""
     probe.calls.clear()
-    step = Step.build(probe.cache, PAGES, starts, ends)
-    tokens = [t for text, s, e in zip(_texts(paged), starts, ends, strict=True) for t in text[s:e]]
+    step = Step.build(probe.cache, PAGES[: len(starts)], starts, ends)
+    tokens = [t for text, start, end in zip(_texts(paged), starts, ends, strict=False) for t in text[start:end]]
     with _refusing(paged.model, "its forward fails over a paged cache"):
         logits = paged.run(tokens, probe.prepare(step), np.array(range(len(tokens)) if rows is None else rows))
     _check_layers(paged, probe)
