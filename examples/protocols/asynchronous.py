@@ -10,6 +10,7 @@ on who happened to be faster, or a run could neither be repeated nor resumed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from leapgen.protocol import exchange
@@ -74,7 +75,7 @@ class Asynchronous(Protocol):
                                     {path.index: [Route(*one) for one in chosen[:count]]}))
 
     def state(self) -> dict[str, Any]:
-        return {"messages": [[vars(message) for message in written] for written in self.messages.values()],
+        return {"messages": [[asdict(message) for message in written] for written in self.messages.values()],
                 "reading": sorted(self.reading), "alone": sorted(self.alone)}
 
     def restore(self, state: Mapping[str, Any]) -> None:

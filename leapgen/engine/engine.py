@@ -1,4 +1,4 @@
-"""The five verbs on live sequences, and the step that moves them all."""
+"""The verbs on live sequences, and the step that moves them all."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Engine:
             self.scheduler = Scheduler(self.pool, self.config.max_step_tokens, self.config.max_batch_size, self.drafter)
         self.context_length = min(runner.context_length, self.pool.num_pages * self.config.page_size)
 
-    # -- the five verbs ---------------------------------------------------------------------------------------------
+    # -- the verbs --------------------------------------------------------------------------------------------------
 
     def add(self, tokens: Tokens[int], sampling: SamplingConfig | None = None, *, stream: Stream = Stream(),
             limit: int | None = None, stop_tokens: Collection[int] = (), min_length: int = 0, ledger: Ledger | None = None,

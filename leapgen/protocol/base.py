@@ -55,8 +55,14 @@ class Protocol(ABC):
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes over what ``state`` gave; paths and blocks are in place."""
-        assert not state, f"{self.name} has no state of its own to restore"
+        """Takes over what ``state`` gave; paths and blocks are in place.
+
+        Raises:
+            ValueError: the state is another protocol's.
+        """
+        if state:
+            raise ValueError(f"the run has a state of {', '.join(state)}, but {self.name} keeps none: another protocol made "
+                             "it. Resume it with that protocol.")
 
 
 class Independent(Protocol):

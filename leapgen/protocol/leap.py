@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from leapgen.answers import extract_answer
@@ -122,7 +123,7 @@ class Leap(Protocol):
     # -- an interrupted run -----------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        return {"skipping": sorted(self.skipping), "shared": [vars(message) for message in self.shared.values()]}
+        return {"skipping": sorted(self.skipping), "shared": [asdict(message) for message in self.shared.values()]}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.skipping = set(state["skipping"])

@@ -86,6 +86,15 @@ def test_a_stopped_run_resumes_to_the_same_tokens(name, stop, leap, whole):
             == {(block.index, *map(str, block.routes.items())) for block in whole[name].blocks})
 
 
+def test_a_state_of_another_protocol_is_refused_in_words(leap):
+    """Would catch: what a protocol had kept, dropped without a word where its run is resumed by another."""
+    part = leap.generate(QUESTION, N, leap=SETTINGS, sampling=SAMPLING, seed=5, until=stopping.token_limit(40))
+    run = leap.resume_stream(part, protocol=PROTOCOLS["debate"], check=False)
+    with pytest.raises(ValueError, match="state of skipping, shared, but Debate keeps none"):
+        list(run)
+    assert leap.engine.pool.num_used == 0
+
+
 @EVERY
 def test_a_listener_has_the_paths_text_and_every_token_is_counted(name, leap, whole):
     """Would catch: a move of a path that is not told, or not counted."""
