@@ -157,11 +157,14 @@ def text(summary: Mapping[str, Any]) -> str:
         lines += [f"The same, counted by {counter}", *(f"  {name}: {_listed(row['tokens_counted'])}"
                                                        for name, row in arms.items())]
     lines += ["Turns of thought in the words of a path",
-              *(f"  {name}: {row['aha']:.2f}, in {_percent(row['paths_with_aha'])}% of paths" for name, row in arms.items()),
+              *(f"  {name}: {row['aha']:.2f}, in {_percent(row['paths_with_aha'])}% of paths"
+                for name, row in arms.items()),
               f"  counted: {', '.join(settings['aha']) or 'nothing'}"]
     prepared = [f"  {name}: {', '.join(f'{key}={value}' for key, value in row['prepared'].items())}"
                 for name, row in arms.items() if row["prepared"]]
-XX
+    if prepared:
+        lines += ["Followed from other arms", *prepared]
+    return "\n".join(lines) + "\n"
 
 
 NOTES = """Percent, with 95% bootstrap intervals over problems. ±groups: standard deviation of Pass@1 between groups, in points.
