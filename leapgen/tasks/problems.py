@@ -5,33 +5,41 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from leapgen.answers import normalize_answer
+from leapgen import answers
 
 QUESTION_FIELDS = ("problem", "question", "prompt")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A question and the answer it should get; ``id`` tells it from the others of its file."""
+    """A question and the answer it should get.
+
+    Args:
+        id: tells it from the others of its task.
+        grader: who says whether an answer is the expected one: ``leapgen.answers.grader`` has the names.
+        details: what the task keeps beside it, such as ``choices``, the texts by letter; not compared.
+    """
 
     id: str
     question: str
     answer: str
+    grader: str = "exact"
+    details: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def is_solved_by(self, answer: str | None) -> bool:
-        """Whether an answer is the expected one, spelled as ``leapgen.answers.normalize_answer`` spells it."""
-        return answer is not None and normalize_answer(answer) == normalize_answer(self.answer)
+        """Whether an answer is the expected one to this problem's grader."""
+        return answer is not None and answers.grader(self.grader, self.details.get("choices")).same(self.answer, answer)
 
 
 def load_problems(file: str | os.PathLike[str]) -> list[Problem]:
     """Reads a JSON list, or one JSON object a line; uncompressed.
 
-    Each needs ``answer`` and one of ``problem``, ``question`` or ``prompt``; ``id`` is optional (its place, from 0).
-    These are the fields of the files published with arXiv 2505.07787.
+    Each needs ``answer`` and one of ``problem``, ``question`` or ``prompt``; ``id`` (its place, from 0) and ``grader`` are
+    optional. These are the fields of the files published with arXiv 2505.07787.
 
     Raises:
         ValueError: something is missing or malformed; names file and line (of a JSON list: the entry).
@@ -73,4 +81,14 @@ def _problem(fields: Any, where: str, place: int) -> Problem:
     answer = fields.get("answer")
     if isinstance(answer, bool) or not isinstance(answer, (str, int, float)) or not str(answer).strip():
         raise ValueError(f"{where}: no text or number in the field 'answer'.")
-    return Problem(str(fields.get("id", place)), question, str(answer))
+    return Problem(str(fields.get("id", place)), question, str(answer), _known(fields.get("grader", "exact"), where))
+
+
+def _known(name: Any, where: str) -> str:
+    """The name of a grader, if there is one of that name."""
+    if not isinstance(name, str):
+        raise ValueError(f"{where}: no name in the field 'grader'.")
+    try:
+        return answers.grader(name).name
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
