@@ -38,21 +38,19 @@ class Problem:
         return answers.grader(self.grader, self.details.get("choices"))
 
 
-def load_problems(file: str | os.PathLike[str], grader: str = "exact") -> list[Problem]:
+def load_problems(file: str | os.PathLike[str]) -> list[Problem]:
     """Reads a JSON list, or one JSON object a line; uncompressed.
 
     Each needs ``answer`` and one of ``problem``, ``question`` or ``prompt``; ``id`` (its place, from 0) and ``grader`` are
     optional. These are the fields of the files published with arXiv 2505.07787. A file says its grader once in
     ``{"grader": ..., "problems": [...]}``, or in a first line ``{"grader": ...}``.
 
-    Args:
-        grader: of problems for which the file names none.
-
     Raises:
         ValueError: something is missing or malformed; names file and line (of a JSON list: the entry).
         OSError: the file cannot be read.
     """
     problems: list[Problem] = []
+    grader = "exact"
     for entry, where in read_entries(Path(file)):
         if is_heading(entry):
             grader = _known(entry["grader"], where)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.util import find_spec
@@ -19,8 +20,6 @@ EVALUATED = ("binary_matrix", "countdown", "intermediate_integration", "n_queens
              "simple_integration", "spiral_matrix", "string_insertion")
 FUNCTIONS = ("Abs", "sqrt", "exp", "log", "ln", "sin", "cos", "tan", "sec", "csc", "cot", "asin", "acos", "atan", "sinh",
              "cosh", "tanh", "erf")
-# Datasets whose scorers give wrong answers a full score: the first any prefix of the right number, the second any answer.
-LENIENT = ("coin_flip", "game_of_life_halting")
 SIZE = 500  # the gym's own default: some datasets make other problems where there are more of them
 _SIGNS = re.compile(r"[\w\s+\-*/^%()\[\]{},.:'\"|=<>]*", re.ASCII)
 _CALLED = re.compile(r"([A-Za-z_]\w*|[\w\])}'\"])\s*\(")
@@ -35,7 +34,7 @@ class GymTask(Task):
 
     gym: GymProcess | None = None
     evaluated: bool = False
-    lenient: bool = False
+    held: Callable[[str, str], bool] | None = None  # what the gym's own answer and another must also be to each other
 
     def __post_init__(self) -> None:
         pass  # no grader but the gym knows what is right
@@ -46,7 +45,7 @@ class GymTask(Task):
         answer = plain(answer)
         if self.evaluated and answer != problem.answer and not is_expression(answer):
             return False
-        if self.lenient and not is_close(problem.answer, answer):
+        if self.held and not self.held(problem.answer, answer):
             return False
         return self.gym.score(problem.details["index"], answer) >= 1
 
@@ -70,13 +69,24 @@ def is_expression(answer: str) -> bool:
 
 
 def is_close(expected: str, answer: str) -> bool:
-    """Whether two texts are equal, or two numbers within the gym's tolerance."""
-    if not _NUMBER.fullmatch(expected) or not _NUMBER.fullmatch(answer):
-        return expected == answer
+    """Whether two numbers are equal within the gym's tolerance."""
+    if not _NUMBER.fullmatch(answer):
+        return False
     try:
         return abs(Fraction(expected) - Fraction(answer)) <= 1e-4
     except (ValueError, ZeroDivisionError):
         return False
+
+
+def same_numbers(expected: str, answer: str) -> bool:
+    """Whether two expressions are made of the same whole numbers."""
+    return sorted(re.findall(r"[0-9]+", expected)) == sorted(re.findall(r"[0-9]+", answer))
+
+
+# Datasets whose scorers give wrong answers a full score: any prefix of the right number, any answer at all, other numbers
+# than those given.
+LENIENT: Mapping[str, Callable[[str, str], bool]] = {
+    "coin_flip": is_close, "game_of_life_halting": operator.eq, "puzzle24": same_numbers}
 
 
 def gym_task(name: str, gym: str, settings: Mapping[str, Any], numbers: range, seed: int) -> GymTask:
@@ -101,4 +111,4 @@ def gym_task(name: str, gym: str, settings: Mapping[str, Any], numbers: range, s
     for number in numbers:
         question, answer = process.make(number)
         problems.append(Problem(f"{gym}/{seed}/{number}", question, answer, "gym", {"index": number}))
-    return GymTask(name, problems, source, process, gym in EVALUATED, gym in LENIENT)
+    return GymTask(name, problems, source, process, gym in EVALUATED, LENIENT.get(gym))
