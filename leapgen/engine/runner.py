@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Rows
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,10 +17,11 @@ from leapgen.engine.memory.sizing import pages_within
 from leapgen.engine.model import support
 from leapgen.engine.model.fingerprint import Fingerprint
 from leapgen.engine.model.paged_model import PagedModel, locks_of
-from leapgen.engine.sampling.host import Sampled, sample
+from leapgen.engine.sampling.host import Sampled, rows_by_config, sample
 from leapgen.engine.sampling.scoring import score
 from leapgen.engine.scheduler import Chunk
 from leapgen.engine.scores import Scored
+from leapgen.engine.sequence import Sequence
 from leapgen.engine.step import Step
 
 
@@ -69,10 +72,22 @@ class Runner:
         scored = score(logits[len(rows) :], [row for chunk in chunks for row in chunk.scores])
         if not rows:
             return None, scored
-        logits = logits[: len(rows)]
-        lengths, sequences = zip(*rows, strict=True)
-        sampled = self.backend.sample(logits, lengths, sequences)
-        return sample(logits, lengths, sequences) if sampled is None else sampled, scored
+        return self._draw(logits[: len(rows)], *zip(*rows, strict=True)), scored
+
+    def _draw(self, logits: Tensor, lengths: Rows[int], sequences: Rows[Sequence]) -> Sampled:
+        """Rows with the same settings go together: how a row is drawn, to the last bit, does not depend on others'."""
+        groups = rows_by_config(sequences)
+        if len(groups) == 1:
+            sampled = self.backend.sample(logits, lengths, sequences)
+            return sample(logits, lengths, sequences) if sampled is None else sampled
+        drawn = Sampled(*([None] * len(sequences) for _ in Sampled._fields))
+        for _, rows in groups:
+            part = self._draw(logits[torch.tensor(rows, device=logits.device)], [lengths[row] for row in rows],
+                              [sequences[row] for row in rows])
+            for values, theirs in zip(drawn, part, strict=True):
+                for row, value in zip(rows, theirs, strict=True):
+                    values[row] = value
+        return drawn
 
     def forward(self, chunks: list[Chunk]) -> Tensor:
         """One forward pass; logits [samples + scores, vocab]: of all chunks' ``samples``, then of all ``scores``."""
