@@ -97,6 +97,14 @@ class TestSynthesis:
         types = [{key: type(value) for key, value in json.loads(line).items()} for line in data[0].read_text().splitlines()]
         assert all(t == types[0] for t in types)
 
+    def test_a_task_grades_its_own_way(self, tmp_path):
+        """Would catch: a gym's or a maze's answers compared by spelling."""
+        leap = generator()
+        settings = {"n": 2, "leap": LEAP.replace(forced_answer_tokens=24), "seed": 1, "top_k": None, "top_p": 1.0}
+        made = synthesize(leap, PROBLEMS[2:], tmp_path / "r.jsonl", grade=lambda problem, answer: answer == "42", **settings,
+                          **answering(leap))
+        assert made.kept == 2
+
     def test_a_summary_that_ran_into_its_limit_is_dropped(self, tmp_path):
         leap = generator()
         with pytest.raises(ValueError, match=r"no response is worth keeping.*2 with a summary that was too long"):
@@ -189,6 +197,8 @@ class TestFineTuning:
                      "--output", str(tmp_path / "r.jsonl"), "--interval", "8", "--max-new-tokens", "16",
                      "--summary-tokens", "4", "--forced-answer-tokens", "4", "--without-peers"]) == 1
         assert "no response is worth keeping: 0 of 2" in " ".join(capsys.readouterr().err.split())
+        assert main(["synth", "--problems", "mazes", "--model", "never/loaded"]) == 1
+        assert "no task 'mazes' (did you mean maze?)" in " ".join(capsys.readouterr().err.split())
 
     @pytest.mark.parametrize(("line", "message"), [
         ('{"token_ids": [1, 2]}', "line 2: no field 'provenance'"),
