@@ -47,8 +47,9 @@ setup(
     extras_require={
         # The GPU kernels are tested on CPU in Triton's interpreter; torch for CUDA brings its own Triton.
         "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "gguf>=0.10", "sentencepiece>=0.2",
-                 "matplotlib>=3.8", "peft>=0.21", "optimum-quanto>=0.2.7",  # models that change or are quantised
+                 "matplotlib>=3.8", "math-verify>=0.9", "peft>=0.21", "optimum-quanto>=0.2.7",  # models that change or are quantised
                  "triton>=3.6,<3.10; sys_platform == 'linux'"],
+        "eval": ["math-verify>=0.9"],
         "demo": ["gguf>=0.10"],
         "plots": ["matplotlib>=3.8"],
         "flash": ["flash-attn>=2.7"],
