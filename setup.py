@@ -47,10 +47,12 @@ setup(
     extras_require={
         # The GPU kernels are tested on CPU in Triton's interpreter; torch for CUDA brings its own Triton.
         "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "gguf>=0.10", "sentencepiece>=0.2",
-                 "matplotlib>=3.8", "math-verify>=0.9", "peft>=0.21", "optimum-quanto>=0.2.7",  # models that change or are quantised
+                 "matplotlib>=3.8", "peft>=0.21", "optimum-quanto>=0.2.7",  # models that change or are quantised
+                 "datasets>=5", "math-verify>=0.9", "reasoning-gym>=0.1.25",
                  "triton>=3.6,<3.10; sys_platform == 'linux'"],
-        "eval": ["math-verify>=0.9"],
         "demo": ["gguf>=0.10"],
+        "eval": ["datasets>=5", "math-verify>=0.9"],
+        "gym": ["reasoning-gym>=0.1.25"],
         "plots": ["matplotlib>=3.8"],
         "flash": ["flash-attn>=2.7"],
         "docs": ["sphinx>=9", "furo>=2025.12", "myst-parser>=5"],

@@ -63,7 +63,7 @@ _AMBIGUOUS = re.compile(
     r"|\\(?:sin|cos|tan|cot|sec|csc|log|ln|exp) \^ \{ -")  # an inverse, or a reciprocal
 
 
-class Unreadable(Exception):  # noqa: N818 (it says what the text is)
+class Unreadable(Exception):
     """A text that is no mathematics, not certain, or out of bounds."""
 
 

@@ -60,13 +60,15 @@ class BlockRecord:
 @dataclass
 class PathOutput:
     """One path. ``finish_reason``: ``stop`` (the model ended), ``stop_string``, ``forced`` (it was asked for its answer),
-    ``length`` (out of budget or context), ``interrupted``.
+    ``length`` (out of budget or context), ``retired`` (it was there for the others and its part is done: ``paths_after``),
+    ``interrupted``.
     """
 
     index: int
     segments: list[Segment]
     answer: str | None = None
     finish_reason: str | None = None
+    votes: bool = True  # its answer counts; False for a path that is there for the others
     state: dict[str, Any] = field(default_factory=dict)  # what resuming an interrupted run needs
 
     @property
@@ -126,8 +128,18 @@ class LeapOutput:
     state: dict[str, Any] = field(default_factory=dict)  # the protocol's: what resuming an interrupted run needs
 
     @property
+    def probes(self) -> dict[str, Any]:
+        """What ``leapgen.evaluation.probes.Probed`` has found out; {} without it."""
+        return self.state.get("probes", {})
+
+    @property
     def answers(self) -> list[str | None]:
         return [path.answer for path in self.paths]
+
+    @property
+    def voters(self) -> list[PathOutput]:
+        """The paths whose answers count, in votes and in Pass@1: all but those that are there for the others."""
+        return [path for path in self.paths if path.votes]
 
     @property
     def texts(self) -> list[str]:
@@ -157,7 +169,7 @@ class LeapOutput:
 
     def answer_groups(self, grader: str | Grader = "exact") -> list[list[PathOutput]]:
         """The paths that gave one answer, in order of its first path; paths without an answer are left out."""
-        answered = [path for path in self.paths if path.answer is not None]
+        answered = [path for path in self.voters if path.answer is not None]
         judge = answers.grader(grader) if isinstance(grader, str) else grader
         return [[answered[i] for i in group] for group in judge.groups([str(path.answer) for path in answered])]
 
