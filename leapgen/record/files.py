@@ -10,6 +10,11 @@ from typing import Any
 
 
 def save_json(data: Any, path: str | os.PathLike[str]) -> None:
+    """As ``save_text``."""
+    save_text(json.dumps(data, ensure_ascii=False), path)  # at once: json.dump takes several times as long
+
+
+def save_text(text: str, path: str | os.PathLike[str]) -> None:
     """Writes beside the target and renames, so that the target is whole or untouched, also where the machine stops.
 
     A link stays one: what it leads to is written.
@@ -23,7 +28,7 @@ def save_json(data: Any, path: str | os.PathLike[str]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(data, ensure_ascii=False))  # at once: json.dump takes several times as long
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
