@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from leapgen.answers import normalize_answer
-from leapgen.record.files import save_text
+from leapgen.record.files import save_bytes
 from leapgen.record.run import BlockRecord, LeapOutput, PathOutput
 from leapgen.terminal.options import Commands
 from leapgen.terminal.pager import paged
@@ -73,7 +73,7 @@ def show_html(options: argparse.Namespace, screen: Screen) -> int:
         raise ValueError(f"--html makes a page of one run, and {options.file} is a folder. Name one of its files.")
     if options.path or options.block:
         raise ValueError("--html has every path and block in it. Leave out --path and --block, or --html.")
-    save_text(LeapOutput.load(options.file).to_html(), options.html)
+    save_bytes(LeapOutput.load(options.file).to_html().encode(), options.html)
     screen.say("written to ", (str(options.html), "bold"))
     return 0
 
