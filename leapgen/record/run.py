@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
 import math
 import os
+import zlib
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,7 @@ Kind = Literal["prompt", "beginning", "own", "trigger", "summary", "comment", "f
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SAMPLED_KINDS = ("own", "summary", "answer")
 FORMAT = 3
+GZIP = b"\x1f\x8b"  # how a compressed file begins
 
 
 @dataclass
@@ -193,7 +196,7 @@ class LeapOutput:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LeapOutput:
-        """Reads what ``save`` wrote.
+        """Reads what ``save`` wrote, as it is or compressed by gzip.
 
         Raises:
             ValueError: not such a file; names it.
@@ -201,8 +204,10 @@ class LeapOutput:
         """
         content = Path(path).read_bytes()
         try:
+            if content.startswith(GZIP):
+                content = gzip.decompress(content)
             return cls.from_dict(json.loads(content.decode("utf-8")))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path} is not a saved leapgen run: {error}") from error
 
     def to_html(self) -> str:

@@ -45,8 +45,8 @@ async function show() {
   const named = study ? data.runs[run] : [];
   shown = run;
   view = new RunView(opened, (to, block) => note([...named, to, ...(block === null ? [] : [block])]));
-  document.title = study ? `${named.slice(0, 2).join(", ")} – ${data.title}` : data.title;
-  trail.replaceChildren(...(study ? steps(named) : [h("strong", {}, data.title)]));
+  if (study) document.title = `${named.slice(0, 2).join(", ")} – ${data.title}`;
+  trail.replaceChildren(...(study ? steps(named) : []));
   main.replaceChildren(view.element);
   scrollTo(0, 0);
   view.select(path, row);

@@ -88,8 +88,9 @@ class RunView {
     return h("header", { class: "question" },
       h("p", { class: "label" }, `${counted(run.paths.length, "path")}, ${counted(run.blocks.length, "block")}, seed ${run.seed}`
         + `${run.model ? `, ${run.model}` : ""}${state}`),
-      run.question.length <= 400 ? h("p", { class: "asked" }, run.question)
-        : h("details", {}, h("summary", { class: "asked" }, short(run.question, 300)), h("p", { class: "asked" }, run.question)));
+      run.question.length <= 400 ? h("h1", { class: "asked" }, run.question)
+        : h("details", {}, h("summary", { class: "asked" }, h("h1", { class: "asked" }, short(run.question, 300))),
+          h("p", { class: "asked" }, run.question)));
   }
 
   _gridTools() {
@@ -119,21 +120,26 @@ class RunView {
         h("span", { class: "claim" }, this.answers.badge(claim), ` ${short(this.answers.text(claim), 120)}`,
           this.answers.right(claim) && h("span", { class: "right" }, " ✓"))),
       h("button", { type: "button", class: "quiet", onclick: () => this.toText() }, "read it in the text ↓"),
-      h("div", { class: "columns" },
-        row > 0 && h("div", {}, h("h3", {}, `It had read, after block ${row}`),
-          into.length ? h("ol", { class: "peers" }, into.map(peer)) : h("p", { class: "muted" }, "nobody")),
-        end ? h("div", {}, h("h3", {}, "It ended"), h("p", {}, this._ended(paths[path].ended)),
-          listed(Object.fromEntries(KINDS.filter((kind) => paths[path].tokens[kind]).map((kind) =>
-            [KIND_NAMES[kind], paths[path].tokens[kind]])), "its tokens"))
-          : h("div", {}, h("h3", {}, "Its summary"), said
-            ? [h("p", { class: "words own-words" }, said.text.trim() || "(nothing)"),
-              h("p", { class: "muted" }, counted(said.tokens, "token"), said.closed ? "" : ", cut short",
-                said.block === row ? "" : `, written at block ${said.block + 1}`)]
-            : h("p", { class: "muted" }, "It wrote none: it had ended, or its context was full.")),
-        !end && h("div", {}, h("h3", {}, "Who read it"), out.length
+      h("div", { class: "cell-words" }, h("div", {}, end ? this._ending(path) : this._said(said, row),
+        !end && [h("h3", {}, "Who read it"), out.length
           ? h("p", { class: "readers" }, out.map(([, block, reader]) => [this._cellLink(reader, block + 1), " "]))
-          : h("p", { class: "muted" }, "nobody"))),
+          : h("p", { class: "muted" }, "nobody")]),
+      row > 0 && h("div", {}, h("h3", {}, `What it had read, at block ${row}`),
+        into.length ? h("ol", { class: "peers" }, into.map(peer)) : h("p", { class: "muted" }, "nothing"))),
     ];
+  }
+
+  _said(said, row) {
+    if (!said) return [h("h3", {}, "Its summary"), h("p", { class: "muted" }, "It wrote none: it had ended, or its context was full.")];
+    return [h("h3", {}, "Its summary"), h("p", { class: "words own-words" }, said.text.trim() || "(nothing)"),
+      h("p", { class: "muted" }, counted(said.tokens, "token"), said.closed ? "" : ", cut short",
+        said.block === row ? "" : `, written at block ${said.block + 1}`)];
+  }
+
+  _ending(path) {
+    const { ended, tokens } = this.run.paths[path];
+    return [h("h3", {}, "How it ended"), h("p", {}, this._ended(ended)), listed(Object.fromEntries(
+      KINDS.filter((kind) => tokens[kind]).map((kind) => [KIND_NAMES[kind], tokens[kind]])), "Its tokens")];
   }
 
   _cellLink(path, row) {
