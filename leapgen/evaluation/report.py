@@ -18,7 +18,6 @@ from leapgen.viewer import page, run_view
 
 RUNS = 20  # that a page carries, unless said otherwise
 BASELINE = "independent"
-FACTS = ("task", "model", "n", "groups", "seed")  # of study.json, said first
 
 
 def study_page(study: Study, arms: Mapping[str, Mapping[str, Any]], figures: Sequence[Mapping[str, Any]] = (),
@@ -36,9 +35,10 @@ def study_page(study: Study, arms: Mapping[str, Mapping[str, Any]], figures: Seq
     records = study.records()
     ran = [record.unit for record in records if record.paths]
     carried = sorted(ran, key=lambda unit: _order(study, unit))[:max(runs, 0)]
-    title = f"{settings['task']}, {Path(settings['model']).name}"
+    title = f"{settings['task']} · {Path(settings['model']).name}"
     view = {
-        "facts": [[name, str(settings[name])] for name in FACTS] + [["problems", str(len(study.problems))]],
+        "facts": [["task", settings["task"]], ["model", settings["model"]], ["problems", len(study.problems)],
+                  ["groups", settings["groups"]], ["paths a group", settings["n"]], ["seed", settings["seed"]]],
         "settings": _settings(settings), "baseline": BASELINE,
         "caption": "Percent; means over problems with 95% bootstrap intervals. Pass@1 is of single paths, Cons@N of votes, "
                    "Pass@N of groups in which any path is right.",

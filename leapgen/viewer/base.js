@@ -42,6 +42,13 @@ function short(text, limit) {
   return characters.length > limit ? characters.slice(0, limit - 1).join("") + "…" : line;
 }
 
+/** A text, whole if it is short; else its beginning, and the whole a click away. */
+function folded(text, limit, tag) {
+  if (text.length <= limit) return h(tag, { class: "asked" }, text);
+  return h("details", { class: "excerpt" }, h("summary", { class: "asked" }, h(tag, { class: "asked" }, short(text, limit))),
+    h("p", { class: "asked" }, text));
+}
+
 /** A setting's value as Python would write it. */
 function plain(value) {
   if (value === null) return "None";

@@ -88,9 +88,7 @@ class RunView {
     return h("header", { class: "question" },
       h("p", { class: "label" }, `${counted(run.paths.length, "path")}, ${counted(run.blocks.length, "block")}, seed ${run.seed}`
         + `${run.model ? `, ${run.model}` : ""}${state}`),
-      run.question.length <= 400 ? h("h1", { class: "asked" }, run.question)
-        : h("details", {}, h("summary", { class: "asked" }, h("h1", { class: "asked" }, short(run.question, 300))),
-          h("p", { class: "asked" }, run.question)));
+      folded(run.question, 400, "h1"));
   }
 
   _gridTools() {

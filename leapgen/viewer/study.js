@@ -26,14 +26,15 @@ class StudyView {
   _arms() {
     const { arms } = this.study;
     if (!arms.length) return h("p", { class: "muted" }, "No arm has a finished unit.");
-    const has = (name) => arms.some((arm) => arm[name]);
-    const columns = [["pass", "Pass@1", (arm) => this._interval(arm.pass, [0, 1])],
+    const has = (name) => arms.some((arm) => arm[name]), gains = this._gains();
+    const reach = [percent(gains[0], true), "0", percent(gains[1], true)].map((text) => text.replace(/\.\d/, ""));
+    const columns = [["pass", ["Pass@1", this._scale(["0", "50", "100"])], (arm) => this._interval(arm.pass, [0, 1])],
       ["spread", "spread between groups", (arm) => arm.spread && percent(arm.spread)],
       ["cons", "Cons@N", (arm) => this._estimate(arm.cons)], ["any", "Pass@N", (arm) => this._estimate(arm.any)],
       ["shortest", "shortest majority", (arm) => this._estimate(arm.shortest)],
       ["tokens", "tokens a path", (arm) => this._tokens(arm)],
-      ["gain", `over ${this.study.baseline}`, (arm) => this._interval(arm.gain, this._gains(), true)],
-      ["equal", "at equal tokens", (arm) => this._interval(arm.equal, this._gains(), true)],
+      ["gain", [`over ${this.study.baseline}`, this._scale(reach)], (arm) => this._interval(arm.gain, gains, true)],
+      ["equal", ["at equal tokens", this._scale(reach)], (arm) => this._interval(arm.equal, gains, true)],
     ].filter(([name]) => has(name));
     return h("section", { "aria-labelledby": "arms" }, h("h2", { id: "arms" }, "Arms"),
       h("div", { class: "scroll", tabindex: 0, role: "region", "aria-labelledby": "arms" },
@@ -42,7 +43,7 @@ class StudyView {
             columns.map(([name, heading]) => h("th", { scope: "col", role: "columnheader", class: name }, heading)))),
           h("tbody", {}, arms.map((arm) => h("tr", { role: "row" }, h("th", { scope: "row", role: "rowheader" }, arm.name,
             h("span", { class: "changes" }, arm.changes.map(([name, value]) => h("span", {}, `${name} ${plain(value)}`)))),
-          columns.map(([name, heading, cell]) => h("td", { role: "cell", class: name, "data-name": heading },
+          columns.map(([name, heading, cell]) => h("td", { role: "cell", class: name, "data-name": [heading].flat()[0] },
             cell(arm) || h("span", { class: "muted" }, "–")))))))),
       this._legend());
   }
@@ -53,14 +54,21 @@ class StudyView {
   }
 
   _estimate(one) {
-    return one && [h("b", {}, percent(one.mean)), h("small", {}, ` ${percent(one.low)}–${percent(one.high)}`)];
+    return one && [h("b", {}, percent(one.mean)), h("small", {}, ` ${percent(one.low)} to ${percent(one.high)}`)];
   }
 
-  /** The span that holds every gain, with its zero. */
+  /** What a column's bars stand on. */
+  _scale([left, middle, right]) {
+    const mark = (x, anchor, text) => svg("text", { x, y: 9, "text-anchor": anchor }, text);
+    return svg("svg", { class: "scale", viewBox: "0 0 120 12", width: 120, height: 12, "aria-hidden": "true" },
+      mark(4, "start", left), mark(60, "middle", middle), mark(116, "end", right));
+  }
+
+  /** The span that holds every gain, zero in its middle. */
   _gains() {
     const all = this.study.arms.flatMap((arm) => [arm.gain, arm.equal]).filter(Boolean);
-    const reach = Math.max(0.05, ...all.flatMap((one) => [Math.abs(one.low), Math.abs(one.high)]));
-    return [-reach, reach];
+    const most = Math.max(0.05, ...all.flatMap((one) => [Math.abs(one.low), Math.abs(one.high)]));
+    return [-most, most];
   }
 
   _interval(one, [low, high], signed = false) {
@@ -70,8 +78,9 @@ class StudyView {
     const ticks = signed ? [0] : [0, 0.25, 0.5, 0.75, 1];
     return [svg("svg", { class: "interval", viewBox: "0 0 120 16", width: 120, height: 16, role: "img", "aria-label": said },
       ticks.map((tick) => svg("line", { x1: x(tick), x2: x(tick), y1: 0, y2: 16, class: "tick" })),
-      svg("line", { x1: x(one.low), x2: x(one.high), y1: 8, y2: 8, class: "whisker" }),
-      svg("circle", { cx: x(one.mean), cy: 8, r: 3.5, class: "mean" })),
+      svg("line", { x1: 4, x2: 116, y1: 8, y2: 8, class: "tick" }),
+      svg("rect", { x: x(one.low), width: Math.max(x(one.high) - x(one.low), 1), y: 5, height: 6, class: "between" }),
+      svg("line", { x1: x(one.mean), x2: x(one.mean), y1: 2, y2: 14, class: "mean" })),
     h("span", { class: "numbers" }, h("b", {}, percent(one.mean, signed)),
       h("small", {}, ` ${percent(one.low, signed)} to ${percent(one.high, signed)}`))];
   }
@@ -123,7 +132,7 @@ class StudyView {
     return h("section", { "aria-labelledby": "problems" }, h("div", { class: "tools" }, h("h2", { id: "problems" }, "Problems"),
       h("label", {}, "order ", this.order), this.filter, this.shown),
     h("p", { class: "muted hint" }, "A dot is a path: ", this._key("1", "right"), ", ", this._key("0", "wrong"), ", ",
-      this._key("-", "no answer"), "; a row of them is a group, ✓ or ✗ its vote. Rows that can be clicked show their paths."),
+      this._key("-", "no answer"), "; a row of them is a group, ✓ or ✗ its vote. An underlined count opens the group’s paths."),
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-labelledby": "problems" },
       h("table", { class: "problems", role: "table" }, h("thead", {}, h("tr", { role: "row" }, h("th", { scope: "col", role: "columnheader" }, "problem"),
         names.map((name) => h("th", { scope: "col", role: "columnheader" }, name)))), this.body)));
@@ -136,8 +145,7 @@ class StudyView {
   _problem(problem) {
     return h("tr", { role: "row", class: "problem" },
       h("th", { scope: "row", role: "rowheader" }, h("span", { class: "id" }, problem.id), " ",
-        problem.question.length > 160 ? h("details", {}, h("summary", {}, short(problem.question, 150)), h("p", { class: "asked" }, problem.question))
-          : h("span", { class: "asked" }, problem.question), h("span", { class: "muted" }, ` → ${short(problem.answer, 60)}`)),
+        folded(problem.question, 160, "span"), h("span", { class: "muted" }, ` → ${short(problem.answer, 60)}`)),
       this.study.arms.map((arm, i) => h("td", { role: "cell", "data-name": arm.name },
         problem.units.filter((unit) => unit.arm === i).map((unit) => this._unit(problem, arm, unit)))));
   }

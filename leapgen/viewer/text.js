@@ -65,9 +65,9 @@ class PathText {
     let opened = null; // trigger, summary and its closing tag are one paragraph
     for (const segment of this.run.paths[this.path].segments) {
       if (this.hidden.has(segment.kind)) continue;
-      const words = this._words(segment);
       const inBlock = segment.block !== undefined && ["trigger", "summary", "forced"].includes(segment.kind)
         || segment.kind === "summary";
+      const words = this._words(segment, inBlock && opened);
       if (inBlock && opened) {
         opened.append(h("span", { class: segment.kind }, words));
         continue;
@@ -84,19 +84,20 @@ class PathText {
     this.body.replaceChildren(...parts);
   }
 
-  _words(segment) {
-    const sources = segment.sources ?? [];
+  /** A segment's text; what begins a paragraph has no empty lines before it. */
+  _words(segment, goesOn) {
+    const sources = segment.sources ?? [], { text } = segment;
+    const end = segment.kind === "own" || segment.kind === "comment" ? text.trimEnd().length : text.length;
     const placed = sources.filter((source) => source.place !== null);
     const words = [];
     if (placed.length < sources.length) words.push(...sources.map((source) => this._sender(source)));
-    let at = 0;
+    let at = goesOn ? 0 : text.length - text.replace(/^\s+/, "").length;
     for (const source of placed) {
-      const [start, end] = source.place;
-      words.push(...this._found(segment.text.slice(at, start)), this._sender(source),
-        h("q", {}, this._found(segment.text.slice(start, end))));
-      at = end;
+      const [from, to] = source.place;
+      words.push(...this._found(text.slice(at, from)), this._sender(source), h("q", {}, this._found(text.slice(from, to))));
+      at = to;
     }
-    words.push(...this._found(segment.text.slice(at)));
+    words.push(...this._found(text.slice(at, end)));
     return words;
   }
 
