@@ -32,7 +32,7 @@ const range = (length) => Array.from({ length }, (_, i) => i);
 const KINDS = ["beginning", "own", "trigger", "summary", "comment", "forced", "answer"];
 const KIND_NAMES = {
   beginning: "given beginning", own: "own reasoning", trigger: "trigger", summary: "summary", comment: "peers’ words",
-  forced: "forced phrase", answer: "answer",
+  forced: "forced phrase", answer: "answer", discarded: "discarded",
 };
 
 /** One line of at most so many characters. */

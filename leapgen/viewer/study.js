@@ -1,5 +1,6 @@
 // A study: what was asked, a table of arms, figures, and every problem with its paths by arm.
 
+const SPENT = [...KINDS, "discarded"];
 const DOTS = { pitch: 6, radius: 2.1, most: 32 }; // of small multiples: in px; a longer row is folded
 
 class StudyView {
@@ -25,16 +26,17 @@ class StudyView {
 
   _arms() {
     const { arms } = this.study;
-    if (!arms.length) return h("p", { class: "muted" }, "No arm has a finished unit.");
-    const has = (name) => arms.some((arm) => arm[name]), gains = this._gains();
+    const known = (value) => value !== null && value !== undefined;
+    const has = (name) => arms.some((arm) => known(arm[name])), gains = this._gains();
     const reach = [percent(gains[0], true), "0", percent(gains[1], true)].map((text) => text.replace(/\.\d/, ""));
-    const columns = [["pass", ["Pass@1", this._scale(["0", "50", "100"])], (arm) => this._interval(arm.pass, [0, 1])],
-      ["spread", "spread between groups", (arm) => arm.spread && percent(arm.spread)],
-      ["cons", "Cons@N", (arm) => this._estimate(arm.cons)], ["any", "Pass@N", (arm) => this._estimate(arm.any)],
-      ["shortest", "shortest majority", (arm) => this._estimate(arm.shortest)],
+    const columns = [["pass_at_1", ["Pass@1", this._scale(["0", "50", "100"])], (arm) => this._interval(arm.pass_at_1, [0, 1])],
+      ["spread_between_groups", "spread between groups", (arm) => known(arm.spread_between_groups) && percent(arm.spread_between_groups)],
+      ["cons_at_n", "Cons@N", (arm) => this._estimate(arm.cons_at_n)], ["pass_at_n", "Pass@N", (arm) => this._estimate(arm.pass_at_n)],
+      ["shortest_majority", "shortest majority", (arm) => this._estimate(arm.shortest_majority)],
       ["tokens", "tokens a path", (arm) => this._tokens(arm)],
-      ["gain", [`over ${this.study.baseline}`, this._scale(reach)], (arm) => this._interval(arm.gain, gains, true)],
-      ["equal", ["at equal tokens", this._scale(reach)], (arm) => this._interval(arm.equal, gains, true)],
+      ["gain", [`over ${this.study.baseline}`, this._scale(reach)], (arm) => this._interval(arm.gain?.pass_at_1, gains, true)],
+      ["gain_at_equal_tokens", ["at equal tokens", this._scale(reach)],
+        (arm) => this._interval(arm.gain_at_equal_tokens?.pass_at_1, gains, true)],
     ].filter(([name]) => has(name));
     return h("section", { "aria-labelledby": "arms" }, h("h2", { id: "arms" }, "Arms"),
       h("div", { class: "scroll", tabindex: 0, role: "region", "aria-labelledby": "arms" },
@@ -49,7 +51,7 @@ class StudyView {
   }
 
   _legend() {
-    const used = KINDS.filter((kind) => this.study.arms.some((arm) => arm.tokens && arm.tokens[kind]));
+    const used = SPENT.filter((kind) => this.study.arms.some((arm) => arm.tokens && arm.tokens[kind]));
     return h("p", { class: "legend" }, "tokens: ", used.map((kind) => [h("span", { class: `swatch back-${kind}` }), KIND_NAMES[kind], " "]));
   }
 
@@ -66,7 +68,7 @@ class StudyView {
 
   /** The span that holds every gain, zero in its middle. */
   _gains() {
-    const all = this.study.arms.flatMap((arm) => [arm.gain, arm.equal]).filter(Boolean);
+    const all = this.study.arms.flatMap((arm) => [arm.gain?.pass_at_1, arm.gain_at_equal_tokens?.pass_at_1]).filter(Boolean);
     const most = Math.max(0.05, ...all.flatMap((one) => [Math.abs(one.low), Math.abs(one.high)]));
     return [-most, most];
   }
@@ -87,9 +89,9 @@ class StudyView {
 
   _tokens(arm) {
     if (!arm.tokens) return null;
-    const most = Math.max(...this.study.arms.map((one) => sum(Object.values(one.tokens ?? {}))));
-    const total = sum(Object.values(arm.tokens));
-    const said = KINDS.filter((kind) => arm.tokens[kind]).map((kind) => [kind, `${KIND_NAMES[kind]} ${number(Math.round(arm.tokens[kind]))}`]);
+    const cost = (one) => sum(SPENT.map((kind) => one.tokens?.[kind] ?? 0));
+    const most = Math.max(...this.study.arms.map(cost)), total = cost(arm);
+    const said = SPENT.filter((kind) => arm.tokens[kind]).map((kind) => [kind, `${KIND_NAMES[kind]} ${number(Math.round(arm.tokens[kind]))}`]);
     return [stackedBar(said.map(([kind, words]) => [arm.tokens[kind], `fill-${kind}`, words]), most || 1,
       said.map(([, words]) => words).join(", ")), h("span", { class: "numbers" }, number(Math.round(total)))];
   }
