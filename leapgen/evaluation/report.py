@@ -47,7 +47,7 @@ def study_page(study: Study, summary: Mapping[str, Any], figures: Sequence[Mappi
     settings, units = summary["settings"], summary["units"]
     records = study.records()
     ran = [record.unit for record in records if record.paths]
-    carried = sorted(ran, key=lambda unit: _order(study, unit))[:max(runs, 0)]
+    carried = sorted(ran, key=lambda unit: _order(study, unit))[:runs]
     title = f"{settings['task']} · {Path(settings['model']).name}"
     view = {
         "facts": [["task", settings["task"]], ["model", settings["model"]], ["problems", len(study.problems)],

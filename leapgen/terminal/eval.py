@@ -77,6 +77,8 @@ def add_study(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(options: argparse.Namespace, screen: Screen, signals: Signals) -> int:
+    if options.runs < 0:
+        raise ValueError(f"--runs {options.runs} is not allowed: it must be at least 0.")
     if options.report is not None:
         from leapgen.evaluation.study import Study
 
@@ -100,7 +102,7 @@ def check_study(options: argparse.Namespace) -> None:
     if missing:
         raise ValueError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing.")
     check_dtype(options.dtype)
-    for name, least in (("at_once", 1), ("stale", 1.0), ("groups", 1), ("n", 1), ("runs", 0)):
+    for name, least in (("at_once", 1), ("stale", 1.0), ("groups", 1), ("n", 1)):
         value = getattr(options, name)
         if value < least:
             raise ValueError(f"--{name.replace('_', '-')} {value} is not allowed: it must be at least {least}.")

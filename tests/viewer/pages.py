@@ -44,8 +44,8 @@ def run(n: int = 4, blocks: int = 2, tokens: int = 40, say: str = "", question: 
         segments[i] += [Segment("own", [2] * tokens, " ".join(rng.choices(WORDS, k=tokens))),
                         Segment("answer", [6] * 3, f"\n\n\\boxed{{{answer}}}" if answer else "\n\nI do not know.")]
         paths.append(PathOutput(i, segments[i], answer, "stop", {"stage": "finished"}))
-    return LeapOutput(question, paths, held, Ledger(decoded=100, seconds={"reason": 1.5}), seed, "tiny", {"interval": tokens},
-                      {"temperature": 0.6}, True)
+    ledger = Ledger(decoded=100, seconds={"reason": 1.5})
+    return LeapOutput(question, paths, held, ledger, seed, "tiny", {"interval": tokens}, {"temperature": 0.6}, True)
 
 
 def study(folder, problems: int = 3, groups: int = 2, seconds: float = 1.5):
