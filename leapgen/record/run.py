@@ -212,7 +212,7 @@ class LeapOutput:
 
     def to_html(self) -> str:
         """One self-contained page that shows the run in a browser: it needs no network and no other file."""
-        view = run_view(self.to_dict(), [path.claims(len(self.blocks)) for path in self.paths])
+        view = run_view(self.to_dict(), [path.claims(len(self.blocks)) for path in self.paths], self.majority())
         title = " ".join(self.question.split())
         return page(title if len(title) <= 80 else title[:79] + "…", {}, [view])
 

@@ -50,7 +50,7 @@ class Answers {
   /** The vote: a bar, and under it who voted for what. */
   vote() {
     const tally = this.tally(-1);
-    const winner = tally.length && tally[0][0] !== null ? tally[0][0] : null;
+    const winner = this.run.majority;
     return h("section", { class: "vote", "aria-label": "The vote" },
       h("p", {}, h("span", { class: "label" }, "majority"),
         h("strong", {}, winner === null ? "none" : short(this.text(winner), 200)),

@@ -23,16 +23,17 @@ def by_spelling(answers: Sequence[str]) -> list[list[int]]:
     return list(groups.values())
 
 
-def run_view(saved: Mapping[str, Any], claims: Sequence[Sequence[str | None]], *, groups: Grouping = by_spelling,
-             right: Callable[[str], bool] | None = None, expected: str | None = None,
-             reproducible: bool = False) -> dict[str, Any]:
+def run_view(saved: Mapping[str, Any], claims: Sequence[Sequence[str | None]], majority: str | None, *,
+             groups: Grouping = by_spelling, right: Callable[[str], bool | None] = lambda answer: None,
+             expected: str | None = None, reproducible: bool = False) -> dict[str, Any]:
     """What the page shows of a run.
 
     Args:
         saved: a run as ``LeapOutput.to_dict`` gives it.
         claims: of each path, the answer that it held at each block, and its last one.
+        majority: the answer that won the vote.
         groups: places of answers that are one; by their spelling unless said otherwise.
-        right: whether an answer is right, if it can be told.
+        right: whether an answer is right; None where that is not known.
         expected: the right answer, to be shown.
         reproducible: seconds, and counts that depend on what else was computed beside the run, are left out.
     """
@@ -41,8 +42,8 @@ def run_view(saved: Mapping[str, Any], claims: Sequence[Sequence[str | None]], *
               if not (reproducible and (name == "seconds" or name in BY_SCHEDULE))}
     return {
         "question": saved["question"], "model": saved["model"], "seed": saved["seed"], "finished": saved["finished"],
-        "expected": expected,
-        "answers": [{"text": text, "right": None if right is None else right(text)} for text in answers],
+        "expected": expected, "majority": None if majority is None else number[majority],
+        "answers": [{"text": text, "right": right(text)} for text in answers],
         "paths": [_path(path, held, number) for path, held in zip(saved["paths"], claims, strict=True)],
         "blocks": [_block(block) for block in saved["blocks"]],
         "ledger": ledger,
