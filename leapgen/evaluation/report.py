@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from leapgen.answers import normalize_answer
+from leapgen.answers.votes import grouped
 from leapgen.evaluation.records import PathRecord, Record
 from leapgen.evaluation.study import Study
 from leapgen.evaluation.table import INDEPENDENT
@@ -130,12 +132,9 @@ def _run(study: Study, record: Record) -> dict[str, Any]:
     def right(answer: str) -> bool | None:
         return known.get(normalize_answer(answer))
 
-    def groups(answers: Sequence[str]) -> list[list[int]]:
-        """By spelling, but for the right ones, which are one."""
-        same: dict[str | bool, list[int]] = {}
-        for place, answer in enumerate(answers):
-            same.setdefault(right(answer) or normalize_answer(answer), []).append(place)
-        return list(same.values())
+    def spelled(answer: str) -> str:
+        """Right ones are one, whatever their spelling."""
+        return "\0right" if right(answer) else normalize_answer(answer)
 
     return run_view(output.to_dict(), [path.claims(len(output.blocks)) for path in output.paths], record.majority,
-                    groups=groups, right=right, expected=problem.answer, reproducible=True)
+                    groups=partial(grouped, spelled=spelled), right=right, expected=problem.answer, reproducible=True)

@@ -52,6 +52,16 @@ def test_equal_answers_have_one_number_and_votes_decide_their_order():
     assert len(apart["answers"]) == 5
 
 
+def test_paths_that_are_there_for_the_others_have_no_vote():
+    """Would catch: a first answer that only paths gave whose answers do not count."""
+    output = pages.run(n=5)
+    for path, answer in zip(output.paths, ("7", "7", "7", "25", "25"), strict=True):
+        path.answer, path.votes = answer, answer == "25"
+    shown = viewed(output)
+    assert shown["answers"][shown["majority"]]["text"] == "25" == shown["answers"][0]["text"]
+    assert [path["votes"] for path in shown["paths"]] == [False, False, False, True, True]
+
+
 def test_what_depends_on_the_schedule_is_left_out_on_request():
     """Would catch: seconds in a study's page, which is to be the same from one process or many."""
     output = pages.run()
