@@ -23,6 +23,7 @@ STYLE: dict[str, Any] = {
     "xtick.major.size": 3, "ytick.major.size": 0}
 PAPER: dict[str, Any] = {"marker": "D", "markersize": 5.5, "markerfacecolor": "none", "markeredgecolor": INK,
                          "markeredgewidth": 1.1, "linestyle": "none"}
+OUTLINE = "the paper's"
 Draw = Callable[[Result, Any], None]  # into a matplotlib Figure
 Panel = Callable[[Result, Any], None]  # into matplotlib Axes
 
@@ -61,7 +62,7 @@ def beside(*panels: Panel) -> Draw:
 
 def curve(column: str, label: str = "with peers", also: Mapping[str, str] | None = None,
           reference: Sequence[str] = ()) -> Panel:
-    """A line over the rows' scale. ``also``: other columns and their names; ``reference``: rows off the scale, by label."""
+    """A line over the rows' scale. ``also``: other columns and their names; ``reference``: labels of rows off the scale."""
     def draw(result: Result, axes: Any) -> None:
         rows = [row for row in result.table.rows if row.x is not None]
         for (name, said), colour in zip([(column, label), *(also or {}).items()], COLOURS, strict=False):
@@ -78,8 +79,10 @@ def curve(column: str, label: str = "with peers", also: Mapping[str, str] | None
                 value = row.values[column]
                 axes.axhline(scale * value.mean, color=MUTED, linestyle=style, linewidth=1.3, label=row.label)
                 axes.axhspan(scale * value.low, scale * value.high, color=MUTED, alpha=0.09, linewidth=0)
+                if (number := result.published.get(column, {}).get(row.key)) is not None:
+                    axes.plot([1], [number], **PAPER, transform=axes.get_yaxis_transform(), clip_on=False, zorder=5)
         axes.set_xlabel(result.table.along)
-        axes.set_xticks([row.x for row in rows], [row.label for row in rows], rotation=0)
+        axes.set_xticks([row.x for row in rows], [row.label for row in rows])
         _measured(axes, result.table.column(column), "y")
 
     return draw
@@ -114,8 +117,8 @@ def dots(column: str, cost: str = "") -> Panel:
         _beside(axes, rows, result, column, places, flat=True)
         for place, row in zip(places, rows, strict=True):
             if cost in row.values:
-                axes.annotate(f"{row.values[cost].mean:,.0f}", (1.01, place), xycoords=("axes fraction", "data"), va="center",
-                              fontsize=8, color=MUTED, annotation_clip=False)
+                axes.annotate(f"{row.values[cost].mean:,.0f}", (1.01, place), xycoords=("axes fraction", "data"),
+                              va="center", fontsize=8, color=MUTED, annotation_clip=False)
         if cost:
             axes.annotate("tokens\na path", (1.01, 1.0), xycoords="axes fraction", va="bottom", fontsize=8, color=MUTED)
         axes.set_yticks(places, [row.label for row in rows])
@@ -125,8 +128,13 @@ def dots(column: str, cost: str = "") -> Panel:
     return draw
 
 
-def bars(columns: Mapping[str, str], colours: Sequence[int] = (0, 1, 2, 3)) -> Panel:
-    """Rows side by side, a bar for each column; ``columns``: their names and what the legend calls them."""
+def bars(columns: Mapping[str, str], colours: Sequence[int] = (0, 2, 3, 4), axis: str = "") -> Panel:
+    """Rows side by side, a bar for each column.
+
+    Args:
+        columns: their names and what the legend calls them.
+        axis: what is measured, if not the first column's heading.
+    """
     def draw(result: Result, axes: Any) -> None:
         shown = [row for row in result.table.rows if any(name in row.values for name in columns)]
         width = 0.8 / len(columns)
@@ -138,10 +146,11 @@ def bars(columns: Mapping[str, str], colours: Sequence[int] = (0, 1, 2, 3)) -> P
             axes.bar(x, means, width * 0.92, color=COLOURS[colours[i]], label=said or None, yerr=[below, above], capsize=2.5,
                      error_kw={"elinewidth": 1, "ecolor": INK})
             _beside(axes, [row for _, row in there], result, name, x)
-            _written(axes, x, means, above)
+            _written(axes, x, means, above, len(shown) * len(columns))
         axes.set_xticks(range(len(shown)), [_folded(row.label) for row in shown])
         _measured(axes, result.table.column(next(iter(columns))), "y", bars=True)
-        axes.margins(y=0.12)
+        if axis:
+            axes.set_ylabel(axis)
 
     return draw
 
@@ -159,7 +168,7 @@ def grouped(column: str, series: Mapping[str, int]) -> Panel:
             axes.bar(x, means, width * 0.92, color=COLOURS[colour], label=said, yerr=[below, above], capsize=2.5,
                      error_kw={"elinewidth": 1, "ecolor": INK})
             _beside(axes, own, result, column, x)
-            _written(axes, x, means, above)
+            _written(axes, x, means, above, len(groups) * len(series))
         axes.set_xticks(range(len(groups)), groups)
         axes.set_xlim(-0.6, len(groups) - 0.4)
         axes.axhline(0, color=MUTED, linewidth=0.8)
@@ -168,8 +177,8 @@ def grouped(column: str, series: Mapping[str, int]) -> Panel:
     return draw
 
 
-def stacked(columns: Sequence[str], cost: str = "") -> Panel:
-    """Rows side by side, the columns on one another; the paper's stand beside in outline."""
+def stacked(columns: Sequence[str], axis: str) -> Panel:
+    """Rows side by side, the columns on one another; the paper's stand beside in outline. ``axis``: what is measured."""
     def draw(result: Result, axes: Any) -> None:
         shown = [row for row in result.table.rows if any(name in row.values for name in columns)]
         paper = [all(row.key in result.published.get(name, {}) for name in columns[:3]) for row in shown]
@@ -181,18 +190,19 @@ def stacked(columns: Sequence[str], cost: str = "") -> Panel:
             axes.bar(range(len(shown)), heights, width, bottom=floor, color=KIND_COLOURS[name], label=name)
             for place, (low, height) in enumerate(zip(floor, heights, strict=True)):
                 if height > 0.07 * max(1e-9, (floor + heights).max()):
-                    axes.annotate(_short(height), (place, low + height / 2), ha="center", va="center", fontsize=7.5, color="white")
+                    axes.annotate(_short(height), (place, low + height / 2), ha="center", va="center", fontsize=7.5,
+                                  color="white")
             floor += heights
             numbers = result.published.get(name, {})
-            outline = np.array([numbers.get(row.key, 0.0) if there else 0.0 for row, there in zip(shown, paper, strict=True)])
+            outline = np.array([there * numbers.get(row.key, 0.0) for row, there in zip(shown, paper, strict=True)])
             if outline.any():
-                axes.bar(np.arange(len(shown)) + 0.36, outline, 0.2, bottom=theirs, facecolor="none", linewidth=1.6,
-                         edgecolor=KIND_COLOURS[name])
+                axes.bar(np.arange(len(shown)) + 0.35, outline, 0.2, bottom=theirs, facecolor="none", linewidth=1.6,
+                         edgecolor=KIND_COLOURS[name], gid=OUTLINE)
                 theirs += outline
         axes.set_xticks(range(len(shown)), [_folded(row.label) for row in shown])
-        if result.table.along:
-            axes.set_xlabel(result.table.along)
+        axes.set_xlabel(result.table.along)
         _measured(axes, result.table.column(columns[0]), "y", bars=True)
+        axes.set_ylabel(axis)
 
     return draw
 
@@ -218,10 +228,14 @@ def _beside(axes: Any, rows: Sequence[Row], result: Result, column: str, places:
         axes.plot(*((what, where) if flat else (where, what)), **PAPER, zorder=5)
 
 
-def _written(axes: Any, places: Sequence[float], means: Sequence[float], above: Sequence[float]) -> None:
-    """Values over their bars, clear of the intervals."""
+def _written(axes: Any, places: Sequence[float], means: Sequence[float], above: Sequence[float], bars: int) -> None:
+    """Values at the foot of their bars, clear of intervals and of the paper's marks; over a bar that is too low for it."""
+    largest, size = max((abs(mean) for mean in means), default=0.0), 8 if bars <= 12 else 6.5
     for place, mean, high in zip(places, means, above, strict=True):
-        axes.annotate(_short(mean), (place, max(0.0, mean + high)), (0, 3), textcoords="offset points", ha="center", fontsize=8)
+        inside = abs(mean) > 0.14 * largest and abs(mean) > 0.1 * np.ptp(axes.get_ylim())
+        axes.annotate(_short(mean), (place, 0 if inside else max(0.0, mean + high)), (0, -4 if inside and mean < 0 else 4),
+                      textcoords="offset points", ha="center", va="top" if inside and mean < 0 else "bottom", fontsize=size,
+                      color="white" if inside else INK)
 
 
 def _measured(axes: Any, column: Column, along: str, bars: bool = False) -> None:
@@ -243,16 +257,28 @@ def _measured(axes: Any, column: Column, along: str, bars: bool = False) -> None
 def _legend(figure: Any, result: Result) -> None:
     """One for all panels, below them, each entry once; the paper's mark says whose its numbers are."""
     from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    keys = {row.key for row in result.table.rows}
-    if any(key in keys for numbers in result.published.values() for key in numbers):
+    if any(line.get_marker() == PAPER["marker"] for axes in figure.axes for line in axes.lines):
         entries[f"the paper ({result.whose})"] = Line2D([], [], **PAPER)
+    if any(patch.get_gid() == OUTLINE for axes in figure.axes for patch in axes.patches):
+        entries[f"the paper, in outline ({result.whose})"] = Patch(facecolor="none", edgecolor=MUTED, linewidth=1.6)
     if len(entries) > 1:
-        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(4, len(entries)))
+        figure.legend(entries.values(), entries.keys(), loc="outside lower center",
+                      ncols=_columns(list(entries), 15 * figure.get_figwidth()))
+
+
+def _columns(labels: Sequence[str], letters: float) -> int:
+    """The most columns of a legend, filled one after the other, whose widest labels fit side by side."""
+    for columns in range(len(labels), 1, -1):
+        rows = math.ceil(len(labels) / columns)
+        if sum(max(map(len, labels[i:i + rows])) + 6 for i in range(0, len(labels), rows)) <= letters:
+            return columns
+    return 1
 
 
 def _short(value: float) -> str:

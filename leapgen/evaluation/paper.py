@@ -46,8 +46,8 @@ class Entry:
         return words[1] if words[0] == "experiment" else None
 
     def at(self, task: str, model: str) -> tuple[str, Columns]:
-        """The numbers printed for a task and a model, and whose they are. Where it has none, those of the command's own model
-        or the first there are: something to look at beside, not a target.
+        """The numbers printed for a task and a model, and whose they are. Where it has none, those of the command's own
+        model or the first there are: something to look at beside, not a target.
         """
         if not self.numbers:
             return "", {}
@@ -75,16 +75,16 @@ ENTRIES = (
     Entry("Table 2", "Pass@1 and Cons@32 of a base model, its plain SFT, the base with LeaP, and LeaP-T with LeaP",
           _runs("leap-t", R1_7B, options=f"--leap-t {MODELS['LeaP-T-7B']}"),
           f"1.5B, 7B and 14B; AIME 2024, AIME 2025, AIMO 2025; top-4 dispersed; {MATHEMATICS}", published.LEAP_T,
-          "The SFT control's weights are not public: --sft names a model of one's own (leapgen synth --without-peers, leapgen "
-          "sft). The base also runs on the prompt that LeaP-T gets, so that prompt and training can be told apart."),
+          "The SFT control's weights are not public: --sft names a model of one's own (leapgen synth --without-peers, "
+          "leapgen sft). The base also runs on the prompt that LeaP-T gets, so that prompt and training can be told apart."),
     Entry("Table 3", "Pass@1 with a single block after 2K or 4K tokens, then one path alone", _runs("single"),
           "R1-14B; four data sets; 4 paths mixed, top-2", published.SINGLE,
           "Tokens are counted over all paths of a group, those that stop after the block too."),
     Entry("Table 4", "The same with 2 to 16 paths mixed", _runs("single"), "R1-14B, AIME 2024; top-2 and top-4",
           {("aime24", "R1-14B"): {f"block at {at}": {f"column {i}": value for i, value in enumerate(row, 1)}
                                   for at, row in published.MIXED.items()}},
-          "The headings of the paper's columns are lost in the text these numbers come from: they stand in its order, beside "
-          "no row of the command's."),
+          "The headings of the paper's columns are lost in the text these numbers come from: they stand in its order, "
+          "beside no row of the command's."),
     Entry("Table 5", "Table 1 with random routing", _runs("main"), "as Table 1", published.PASS_AT_1, "as Table 1"),
     Entry("Table 6", "Cons@N: majority and shortest majority of independent paths, majority with LeaP", _runs("votes"),
           "three mathematics sets taken together, and GPQA Diamond", published.VOTES,
@@ -92,8 +92,8 @@ ENTRIES = (
           "grader, and both votes are counted for every arm."),
     Entry("Table 7", "Table 6 by data set", _runs("votes"), "as Table 6", published.VOTES, "as Table 6"),
     Entry("Fig. 1", "What a bad beginning costs: Pass@1 of free paths, and of paths that start as a wrong answer did",
-          _runs("trap"), "10 wrong answers of 10 problems of AIME 2024 that have both kinds among 32; first 15% of the tokens; "
-          "16 continuations; temperature 1", published.GAPS,
+          _runs("trap"), "10 wrong answers of 10 problems of AIME 2024 that have both kinds among 32; first 15% of the "
+          "tokens; 16 continuations; temperature 1", published.GAPS,
           "Continuations have random streams of their own: with those of the run it comes from, a path would repeat "
           "that very answer. Free paths are counted in a run apart from the one that chose the problems."),
     Entry("Fig. 2", "Diagram: independent paths and LeaP", "demo", "", differs="A diagram; the demo shows the exchange."),
@@ -103,13 +103,13 @@ ENTRIES = (
           "as Fig. 1; gaps are from free independent paths, as in the paper, and from free paths with peers"),
     Entry("Fig. 5a", "Tokens an answer takes", _runs("tokens", QWQ), "QwQ-32B, as Table 1",
           differs="Tokens are shown by kind: own, summaries, peers' words."),
-    Entry("Fig. 5b", '"Aha" moments of an answer', _runs("aha", QWQ), "QwQ-32B, three mathematics sets; the list is not printed",
+    Entry("Fig. 5b", '"Aha" moments of an answer', _runs("aha", QWQ), "QwQ-32B, three mathematics sets; no list is printed",
           published.AHA, "The list is a setting and printed with the result; only a path's own words count, never a trigger "
           "or a peer's."),
     Entry("Fig. 6", "Accuracy against tokens spent, by number of paths", _runs("scaling", MODELS["LeaP-T-7B"]),
           "LeaP-T-7B and R1-7B, AIME 2024, 2 to 8 paths, 16K to 80K tokens, 4 repeats",
-          differs="The vote is counted. One model a command, with and without peers; tokens are all that are put through the "
-          "model after the prompt."),
+          differs="The vote is counted. One model a command, with and without peers; tokens are all that paths cost after "
+          "the prompt."),
     Entry("Fig. 7", "Pass@1 and tokens by the interval between blocks", _runs("granularity"),
           "R1-7B and R1-14B, AIME 2024, top-2 dispersed, T = 2,048, 3,072, 4,096, 6,144", published.GRANULARITY, SWEPT),
     Entry("Fig. 8", "Pass@1 by the number of peers that a path reads", _runs("traffic"),
@@ -123,7 +123,7 @@ ENTRIES = (
           "R1-14B, AIME 2024, one block at 2K, 4K, ..., 12K tokens, all paths go on", published.POSITION, SWEPT),
     Entry("Fig. 11", "Pass@1 by how many of 16 beginnings are good", _runs("tolerance"),
           "R1-14B, 10 problems, first 30% of the tokens, 0 to 8 good of 16", published.TOLERANCE,
-          "The baselines, all bad and all good without peers, are runs on the same beginnings. Random streams as in Fig. 1."),
+          "The baselines, all bad and all good without peers, are run on the same beginnings. Random streams as in Fig. 1."),
     Entry("Fig. 12", "Pass@1 and tokens by difficulty", _runs("difficulty"),
           "R1-7B and R1-14B, AIME 2024; five levels by right answers of 32 independent paths: 32, 25-31, 9-24, 1-8, 0",
           differs="Levels come from a run of their own: taken from the run they are compared with, chance alone lifts the "
@@ -141,9 +141,10 @@ ENTRIES = (
           "Beside independent paths and LeaP with their own costs."),
     Entry("Fig. 27", "Pass@1 by temperature", _runs("temperature"), "R1-14B, AIME 2024, top-4 dispersed, 0.1 to 1.0",
           published.TEMPERATURE, f"{SWEPT} Elsewhere the paper's curve lies between 70.4 and 73.2."),
-    Entry("Fig. 28", "Fig. 7 for LeaP-T-7B and LeaP-T-14B", _runs("granularity", MODELS["LeaP-T-7B"], options="--preset leap-t"),
-          "as Fig. 7", published.GRANULARITY, SWEPT),
-    Entry("Fig. 29", "Fig. 10 for LeaP-T-14B", _runs("position", MODELS["LeaP-T-14B"], options="--preset leap-t"), "as Fig. 10",
+    Entry("Fig. 28", "Fig. 7 for LeaP-T-7B and LeaP-T-14B",
+          _runs("granularity", MODELS["LeaP-T-7B"], options="--preset leap-t"), "as Fig. 7", published.GRANULARITY, SWEPT),
+    Entry("Fig. 29", "Fig. 10 for LeaP-T-14B",
+          _runs("position", MODELS["LeaP-T-14B"], options="--preset leap-t"), "as Fig. 10",
           published.POSITION, f"{SWEPT} Later the paper's curve falls to 69.69 and ends at 71.25."),
     *(Entry(f"Fig. {number}", f"Fig. 12 for LeaP-T-{size}, against plain SFT",
             _runs("difficulty", MODELS[f"LeaP-T-{size}"], options="--preset leap-t"), "as Fig. 12, LeaP-T models",

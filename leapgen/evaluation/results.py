@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 from leapgen.evaluation.metrics import Estimate
 
-
 Point: TypeAlias = "tuple[str, str, str, float | None]"  # an arm, and its row's key, label and x
 
 
@@ -25,7 +24,7 @@ class Column:
 
     @property
     def heading(self) -> str:
-        return f"{self.name} ({self.unit})"
+        return self.name if self.unit in self.name else f"{self.name} ({self.unit})"
 
 
 @dataclass(frozen=True)

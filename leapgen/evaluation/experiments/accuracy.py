@@ -8,8 +8,17 @@ from typing import Any
 
 from leapgen.evaluation.arms import Arm, arm
 from leapgen.evaluation.experiments.base import ALONE, Experiment, Plan
-from leapgen.evaluation.experiments.measures import (Measured, aha, cons_at_n, pass_at_1, pass_at_n, shortest, spent,
-                                                     spent_by_all, tokens)
+from leapgen.evaluation.experiments.measures import (
+    Measured,
+    aha,
+    cons_at_n,
+    pass_at_1,
+    pass_at_n,
+    shortest,
+    spent,
+    spent_by_all,
+    tokens,
+)
 from leapgen.evaluation.figures import bars, beside, dots, one, stacked
 from leapgen.evaluation.records import SPENT
 from leapgen.evaluation.results import Column, Point, Table, rows_of
@@ -148,16 +157,16 @@ def leap_t_table(study: Study, plan: Plan) -> Table:
 
 ACCURACY = (
     Experiment("main", "Table 1, 5", "Do peers help, and who should hear from whom?", main_arms, main_table,
-               one(dots("Pass@1", "tokens a path")), (6.8, 5.0)),
+               one(dots("Pass@1", "tokens a path")), (6.8, 5.4)),
     Experiment("votes", "Table 6, 7", "Do peers help the vote?", votes_arms, votes_table,
-               one(bars({"Cons@N": "majority", "shortest": "shortest majority"})), (6.8, 3.9)),
-    Experiment("tokens", "Fig. 5a, 18a, 19a", "What an answer costs", cost_arms, tokens_table, one(stacked(tuple(KINDS))),
-               (6.8, 3.9)),
-    Experiment("aha", "Fig. 5b, 18b, 19b", "How often do paths reflect?", cost_arms, aha_table, one(bars({"moments": ""})),
-               (6.8, 3.9)),
+               one(bars({"Cons@N": "majority", "shortest": "shortest majority"}, axis="the vote is right (%)")), (6.8, 3.9)),
+    Experiment("tokens", "Fig. 5a, 18a, 19a", "What an answer costs", cost_arms, tokens_table,
+               one(stacked(tuple(KINDS), "tokens a path")), (6.8, 3.9)),
+    Experiment("aha", "Fig. 5b, 18b, 19b", "How often do paths reflect?", cost_arms, aha_table,
+               one(bars({"moments": ""}, axis='"aha" moments a path')), (6.8, 3.9)),
     Experiment("moa", "Fig. 26", "Mixture of agents", moa_arms, moa_table,
-               beside(bars({"Pass@1": "Pass@1", "Cons@N": "Cons@N"}), bars({"tokens a problem": ""})), (8.4, 3.9),
-               options={"layers": 4, "agents": 3}),
+               beside(bars({"Pass@1": "Pass@1", "Cons@N": "Cons@N"}, axis="right (%)"), bars({"tokens a problem": ""})),
+               (8.4, 3.9), options={"layers": 4, "agents": 3}),
     Experiment("leap-t", "Table 2", "What fine-tuning adds", leap_t_arms, leap_t_table,
-               one(bars({"Pass@1": "Pass@1", "Cons@N": "Cons@N"})), (7.4, 3.9)),
+               one(bars({"Pass@1": "Pass@1", "Cons@N": "Cons@N"}, axis="right (%)")), (7.4, 3.9)),
 )

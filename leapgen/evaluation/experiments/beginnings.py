@@ -163,5 +163,6 @@ BEGINNINGS = (
                {"fraction": 0.15, "answers": 10, "beginnings": "bad"}),
     Experiment("tolerance", "Fig. 11", "How many bad beginnings can peers bear?", tolerance_arms, tolerance_table,
                one(curve("Pass@1", reference=("alone, all bad", "alone, all good"))), (6.4, 3.9),
-               {"n": 16, "temperature": 1.0}, {"maze": {"interval": 48, "max_new_tokens": 384}}, {"fraction": 0.3, "answers": 10, "values": None}),
+               {"n": 16, "temperature": 1.0}, {"maze": {"interval": 48, "max_new_tokens": 384}},
+               {"fraction": 0.3, "answers": 10, "values": None}),
 )

@@ -46,7 +46,7 @@ def table(study: Study, plan: Plan) -> Table:
         values = {"Pass@1 alone": of.mean("alone", pass_at_1), "Pass@1 with peers": of.mean("with peers", pass_at_1),
                   "gain": of.difference("with peers", "alone", pass_at_1), "tokens alone": of.mean("alone", own),
                   "tokens with peers": of.mean("with peers", own)}
-        rows.append(Row(name, f"{name}, ({len(problems)})",
+        rows.append(Row(name, f"{name}\n({len(problems)})",
                         {key: value for key, value in values.items() if value is not None}))
     return Table(columns, rows, ["In brackets: problems of that level, by the right answers of a run apart "
                                  "(32; 25-31; 9-24; 1-8; 0 of 32). Peers' words are not counted as tokens."])
@@ -54,6 +54,7 @@ def table(study: Study, plan: Plan) -> Table:
 
 DIFFICULTY = (
     Experiment("difficulty", "Fig. 12, 30, 31, 32", "Where do peers help?", arms, table,
-               beside(bars({"Pass@1 alone": "alone", "Pass@1 with peers": "with peers"}, (1, 0)),
-                      bars({"tokens alone": "alone", "tokens with peers": "with peers"}, (1, 0))), (9.6, 4.0)),
+               beside(bars({"Pass@1 alone": "alone", "Pass@1 with peers": "with peers"}, (1, 0), "Pass@1 (%)"),
+                      bars({"tokens alone": "alone", "tokens with peers": "with peers"}, (1, 0), "own tokens a path")),
+               (9.6, 4.0)),
 )

@@ -63,7 +63,7 @@ def traffic_arms(plan: Plan) -> list[Arm]:
 
 def traffic_table(study: Study, plan: Plan) -> Table:
     return measured(study, [("independent", "independent", "alone", None),
-                            *((f"top-{k}", str(k), f"top-{k}", float(k)) for k in peers(plan))], "peers read at a block")
+                            *((f"top-{k}", str(k), f"{k}", float(k)) for k in peers(plan))], "peers read at a block")
 
 
 # -- position (Fig. 10, 29) -------------------------------------------------------------------------------------------
@@ -115,8 +115,8 @@ def temperature_table(study: Study, plan: Plan) -> Table:
 
 SWEEPS = (
     Experiment("granularity", "Fig. 7, 28", "How often should paths talk?", granularity_arms, granularity_table,
-               beside(curve("Pass@1", reference=("alone",)), curve("tokens a path", reference=("alone",))), (8.4, 3.9), {"top_k_peers": 2},
-               options={"values": None}),
+               beside(curve("Pass@1", reference=("alone",)), curve("tokens a path", reference=("alone",))), (8.4, 3.9),
+               {"top_k_peers": 2}, options={"values": None}),
     Experiment("traffic", "Fig. 8", "How many peers should a path read?", traffic_arms, traffic_table,
                one(curve("Pass@1", reference=("alone",))), options={"values": None}),
     Experiment("position", "Fig. 10, 29", "When should paths talk, if only once?", position_arms, position_table,
