@@ -87,9 +87,16 @@ class Result:
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     whose: str = ""
 
+    def unmatched(self) -> dict[str, dict[str, float]]:
+        """What the paper prints and no row stands for."""
+        names, keys = {column.name for column in self.table.columns}, {row.key for row in self.table.rows}
+        left = {column: {key: value for key, value in numbers.items() if column not in names or key not in keys}
+                for column, numbers in self.published.items()}
+        return {column: numbers for column, numbers in left.items() if numbers}
+
     def to_dict(self) -> dict[str, Any]:
         return {"experiment": self.name, "source": self.source, "title": self.title, "paper": self.whose,
-                **self.table.to_dict(self.published)}
+                **self.table.to_dict(self.published), "paper_also": self.unmatched()}
 
 
 def rows_of(points: Iterable[Point], columns: Mapping[str, Callable[[str], Estimate | None]]) -> list[Row]:
