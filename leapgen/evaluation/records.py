@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from leapgen.evaluation.units import Unit
-from leapgen.record.run import KINDS, LeapOutput, PathOutput
-from leapgen.tasks.base import Problem, Task
+from leapgen.record.run import KINDS
 
 SPENT = tuple(kind for kind in KINDS if kind not in ("prompt", "beginning"))  # what a path adds to what it is given
 AHA = ("re-check", "re-evaluate", "re-examine", "re-think", "recheck", "reevaluate", "reexamine", "reevaluation", "rethink",
