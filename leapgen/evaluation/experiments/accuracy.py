@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from leapgen.evaluation.arms import Arm, arm
+from leapgen.evaluation.arms import EQUAL, KINDS, Arm, arm
 from leapgen.evaluation.experiments.base import ALONE, Experiment, Plan
 from leapgen.evaluation.experiments.measures import (
     Measured,
@@ -48,7 +48,11 @@ def points(arms: Sequence[Arm], labels: Mapping[str, str] = MappingProxyType({})
 
 
 def main_arms(plan: Plan) -> list[Arm]:
-    return [Arm("independent", ALONE), *(routed(router, k) for router, k in ROUTED), *map(arm, CONTROLS)]
+    return [Arm("independent", ALONE), *(routed(router, k) for router, k in ROUTED), *controls()]
+
+
+def controls() -> list[Arm]:
+    return [arm(name) for name in CONTROLS if name.partition(":")[0] in (EQUAL, *KINDS)]
 
 
 def main_table(study: Study, plan: Plan) -> Table:
