@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -26,6 +26,7 @@ PAPER: dict[str, Any] = {"marker": "D", "markersize": 5.5, "markerfacecolor": "n
 OUTLINE = "the paper's"
 Draw = Callable[[Result, Any], None]  # into a matplotlib Figure
 Panel = Callable[[Result, Any], None]  # into matplotlib Axes
+Spans: TypeAlias = "tuple[list[float], list[float], list[float]]"  # means, how far intervals reach below and above
 
 
 def save_picture(result: Result, draw: Draw, size: tuple[float, float], file: str | os.PathLike[str]) -> None:
@@ -146,7 +147,7 @@ def bars(columns: Mapping[str, str], colours: Sequence[int] = (0, 2, 3, 4), axis
             axes.bar(x, means, width * 0.92, color=COLOURS[colours[i]], label=said or None, yerr=[below, above], capsize=2.5,
                      error_kw={"elinewidth": 1, "ecolor": INK})
             _beside(axes, [row for _, row in there], result, name, x)
-            _written(axes, x, means, above, len(shown) * len(columns))
+            _written(axes, x, (means, below, above), len(shown) * len(columns))
         axes.set_xticks(range(len(shown)), [_folded(row.label) for row in shown])
         _measured(axes, result.table.column(next(iter(columns))), "y", bars=True)
         if axis:
@@ -155,7 +156,7 @@ def bars(columns: Mapping[str, str], colours: Sequence[int] = (0, 2, 3, 4), axis
     return draw
 
 
-def grouped(column: str, series: Mapping[str, int]) -> Panel:
+def grouped(column: str, series: Mapping[str, int], axis: str = "") -> Panel:
     """Rows whose keys are ``group, series``: groups side by side, a bar for each series, which are given their colours."""
     def draw(result: Result, axes: Any) -> None:
         rows = [row for row in result.table.rows if column in row.values]
@@ -168,11 +169,12 @@ def grouped(column: str, series: Mapping[str, int]) -> Panel:
             axes.bar(x, means, width * 0.92, color=COLOURS[colour], label=said, yerr=[below, above], capsize=2.5,
                      error_kw={"elinewidth": 1, "ecolor": INK})
             _beside(axes, own, result, column, x)
-            _written(axes, x, means, above, len(groups) * len(series))
+            _written(axes, x, (means, below, above), len(groups) * len(series))
         axes.set_xticks(range(len(groups)), groups)
         axes.set_xlim(-0.6, len(groups) - 0.4)
         axes.axhline(0, color=MUTED, linewidth=0.8)
         _measured(axes, result.table.column(column), "y", bars=True)
+        axes.set_ylabel(axis or result.table.column(column).heading)
 
     return draw
 
@@ -210,7 +212,7 @@ def stacked(columns: Sequence[str], axis: str) -> Panel:
 # -- what they share --------------------------------------------------------------------------------------------------
 
 
-def _spans(rows: Sequence[Row], column: Column) -> tuple[list[float], list[float], list[float]]:
+def _spans(rows: Sequence[Row], column: Column) -> Spans:
     """Means, and how far the intervals reach below and above them."""
     values = [row.values[column.name] for row in rows]
     means = [column.scale * value.mean for value in values]
@@ -228,14 +230,15 @@ def _beside(axes: Any, rows: Sequence[Row], result: Result, column: str, places:
         axes.plot(*((what, where) if flat else (where, what)), **PAPER, zorder=5)
 
 
-def _written(axes: Any, places: Sequence[float], means: Sequence[float], above: Sequence[float], bars: int) -> None:
-    """Values at the foot of their bars, clear of intervals and of the paper's marks; over a bar that is too low for it."""
-    largest, size = max((abs(mean) for mean in means), default=0.0), 8 if bars <= 12 else 6.5
-    for place, mean, high in zip(places, means, above, strict=True):
-        inside = abs(mean) > 0.14 * largest and abs(mean) > 0.1 * np.ptp(axes.get_ylim())
-        axes.annotate(_short(mean), (place, 0 if inside else max(0.0, mean + high)), (0, -4 if inside and mean < 0 else 4),
-                      textcoords="offset points", ha="center", va="top" if inside and mean < 0 else "bottom", fontsize=size,
-                      color="white" if inside else INK)
+def _written(axes: Any, places: Sequence[float], spans: Spans, bars: int) -> None:
+    """Values at the foot of their bars; beyond the interval where that comes too near to the foot."""
+    size, room = 8 if bars <= 12 else 6.5, 0.1 * np.ptp(axes.get_ylim())
+    for place, mean, low, high in zip(places, *spans, strict=True):
+        up = mean >= 0
+        inside = (mean - low if up else -mean - high) > room
+        foot = 0.0 if inside else max(0.0, mean + high) if up else min(0.0, mean - low)
+        axes.annotate(_short(mean), (place, foot), (0, 4 if up else -4), textcoords="offset points", ha="center",
+                      va="bottom" if up else "top", fontsize=size, color="white" if inside else INK)
 
 
 def _measured(axes: Any, column: Column, along: str, bars: bool = False) -> None:

@@ -90,16 +90,16 @@ def cost_arms(plan: Plan) -> list[Arm]:
     return [Arm("independent", ALONE), *(routed(router, k) for router, k in ROUTED if router != "random")]
 
 
-KINDS = {"own": tokens("own", "answer", "forced"), "summaries": tokens("trigger", "summary"),
+BY_KIND = {"own": tokens("own", "answer", "forced"), "summaries": tokens("trigger", "summary"),
          "peers' words": tokens("comment")}
 
 
 def tokens_table(study: Study, plan: Plan) -> Table:
     of = Measured(study.records())
-    columns: dict[str, Any] = {name: lambda arm, value=value: of.mean(arm, value) for name, value in KINDS.items()}
+    columns: dict[str, Any] = {name: lambda arm, value=value: of.mean(arm, value) for name, value in BY_KIND.items()}
     columns["tokens a path"] = lambda name: of.mean(name, spent)
     columns["Pass@1"] = lambda name: of.mean(name, pass_at_1)
-    return Table((*(Column(name, "tokens a path") for name in KINDS), TOKENS, PASS),
+    return Table((*(Column(name, "tokens a path") for name in BY_KIND), TOKENS, PASS),
                  rows_of(points(cost_arms(plan)), columns), [f"Counted: {', '.join(SPENT)}; not the prompt."])
 
 
@@ -116,7 +116,7 @@ def aha_table(study: Study, plan: Plan) -> Table:
 
 
 def _density(of: Measured, name: str) -> Any:
-    own = KINDS["own"]
+    own = BY_KIND["own"]
     return of.mean(name, lambda record: 1000 * aha(record) / own(record) if own(record) else None)
 
 
@@ -165,7 +165,7 @@ ACCURACY = (
     Experiment("votes", "Table 6, 7", "Do peers help the vote?", votes_arms, votes_table,
                one(bars({"Cons@N": "majority", "shortest": "shortest majority"}, axis="the vote is right (%)")), (6.8, 3.9)),
     Experiment("tokens", "Fig. 5a, 18a, 19a", "What an answer costs", cost_arms, tokens_table,
-               one(stacked(tuple(KINDS), "tokens a path")), (6.8, 3.9)),
+               one(stacked(tuple(BY_KIND), "tokens a path")), (6.8, 3.9)),
     Experiment("aha", "Fig. 5b, 18b, 19b", "How often do paths reflect?", cost_arms, aha_table,
                one(bars({"moments": ""}, axis='"aha" moments a path')), (6.8, 3.9)),
     Experiment("moa", "Fig. 26", "Mixture of agents", moa_arms, moa_table,
