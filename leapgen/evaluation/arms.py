@@ -10,8 +10,9 @@ from typing import Any, get_type_hints
 from leapgen.config import LeapConfig, SamplingConfig
 from leapgen.evaluation.controls import EqualCost, FromStrangers, scrambled
 from leapgen.evaluation.design import Arm, Finished, Prepare, depths
-from leapgen.evaluation.fields import nearest, read_fields
+from leapgen.evaluation.fields import read_fields
 from leapgen.evaluation.placebos import OwnSummary, Strangers
+from leapgen.options import did_you_mean
 from leapgen.protocol.base import Method
 from leapgen.protocol.leap import Leap
 
@@ -89,7 +90,8 @@ def arm(text: str) -> Arm:
     if name == EQUAL and fields:
         return _equal(text, fields)
     if name not in KINDS:
-        raise ValueError(f"there is no arm {name!r}{nearest(name, [*KINDS, EQUAL])} Arms: {', '.join(KINDS)}, {EQUAL}:ARM.")
+        raise ValueError(f"there is no arm {name!r}{did_you_mean(name, [*KINDS, EQUAL])}. Arms: {', '.join(KINDS)}, "
+                         f"{EQUAL}:ARM.")
     return KINDS[name].arm(text, fields)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, get_args, get_origin
+
+from leapgen.options import did_you_mean
 
 WORDS = {bool: "yes or no", int: "an integer", float: "a number", str: "a text", type(None): "none"}
 TRUTH = {"true": True, "yes": True, "false": False, "no": False}
@@ -24,16 +25,10 @@ def read_fields(text: str, hints: Mapping[str, Any], where: str) -> dict[str, An
         if not equals:
             raise ValueError(f"{where}: {item!r} is no FIELD=VALUE.")
         if name not in hints:
-            raise ValueError(f"{where}: there is no field {name!r}{nearest(name, hints)} Fields: "
+            raise ValueError(f"{where}: there is no field {name!r}{did_you_mean(name, hints)}. Fields: "
                              f"{', '.join(sorted(hints))}.")
         found[name] = _value(value.strip(), hints[name], f"{where}: {name}={value}")
     return found
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint at names like this one, to follow what was wrong."""
-    close = difflib.get_close_matches(name, [*known], n=2)
-    return f" (did you mean {' or '.join(close)}?)." if close else "."
 
 
 def _value(text: str, hint: Any, where: str) -> Any:
