@@ -33,7 +33,7 @@ setup(
     packages=[*find_packages(include=["leapgen", "leapgen.*"]), *find_packages("kernels")],
     package_dir={"leapgen_kernels": "kernels/leapgen_kernels"},
     ext_modules=[cpu_kernels],
-    package_data={"leapgen": ["py.typed", "models/*/*"]},
+    package_data={"leapgen": ["py.typed", "models/*/*", "viewer/*.html", "viewer/*.css", "viewer/*.js"]},
     install_requires=[
         "torch>=2.11",
         "transformers>=5",
@@ -48,6 +48,7 @@ setup(
         # The GPU kernels are tested on CPU in Triton's interpreter; torch for CUDA brings its own Triton.
         "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "gguf>=0.10", "sentencepiece>=0.2",
                  "matplotlib>=3.8", "peft>=0.21", "optimum-quanto>=0.2.7",  # models that change or are quantised
+                 "selenium>=4.40",  # pages are opened in Chromium, where there is one
                  "triton>=3.6,<3.10; sys_platform == 'linux'"],
         "demo": ["gguf>=0.10"],
         "plots": ["matplotlib>=3.8"],

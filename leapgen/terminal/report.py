@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from leapgen.answers import extract_answer, normalize_answer
+from leapgen.answers import normalize_answer
 from leapgen.record.run import LeapOutput, PathOutput
 
 ANSWERS = 4  # rows of the tally
@@ -69,20 +69,6 @@ def answer_groups(output: LeapOutput) -> dict[str, list[PathOutput]]:
     return dict(sorted(groups.items(), key=lambda group: -len(group[1])))
 
 
-def claims(path: PathOutput, num_blocks: int) -> list[str | None]:
-    """What the path held to be the answer at each block (in its words and summary up to there), and at the end."""
-    stated: list[str | None] = []
-    for block in range(num_blocks):
-        before: list[str] = []
-        for segment in path.segments:
-            if segment.kind == "comment" and segment.block is not None and segment.block >= block:
-                break
-            if segment.kind in ("beginning", "own", "answer", "summary"):
-                before.append(segment.text)
-        stated.append(extract_answer("".join(before)))
-    return [*stated, path.answer]
-
-
 def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
@@ -119,7 +105,7 @@ def _tally(output: LeapOutput) -> Table:
 
 def _stages(output: LeapOutput) -> Table:
     """How many paths held an answer at each block and at the end, and what that was for most."""
-    held = [claims(path, len(output.blocks)) for path in output.paths]
+    held = [path.claims(len(output.blocks)) for path in output.paths]
     spelled = [[claim if claim is None else normalize_answer(claim) for claim in claims] for claims in held]
     table = _table("", "with an answer", "new", "changed", "most say")
     for column in table.columns[1:4]:
