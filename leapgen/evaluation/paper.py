@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from leapgen.evaluation import published
 from leapgen.evaluation.published import MODELS, Columns, Conditions
+from leapgen.options import did_you_mean
 
 R1_7B, R1_14B, QWQ = (MODELS[name] for name in ("R1-7B", "R1-14B", "QwQ-32B"))
 MATHEMATICS = "32 paths, 16,384 tokens (QwQ-32B: 32,768), T = 4,096, temperature 0.6, top-p 0.95, top-k 40"
@@ -154,6 +154,9 @@ ENTRIES = (
 )
 
 
+EXPERIMENTS = tuple(dict.fromkeys(entry.experiment for entry in ENTRIES if entry.experiment is not None))
+
+
 def entries(experiment: str) -> Iterator[Entry]:
     """What an experiment makes again, in the paper's order."""
     return (entry for entry in ENTRIES if entry.experiment == experiment)
@@ -167,6 +170,6 @@ def entry(where: str) -> Entry:
     """
     known: Mapping[str, Entry] = {entry.where: entry for entry in ENTRIES}
     if where not in known:
-        near = difflib.get_close_matches(where, known, 1, 0) or [""]
-        raise ValueError(f"the paper has no {where} here; the nearest is {near[0]}. There are: {', '.join(known)}.")
+        raise ValueError(f"there is no {where!r} of the paper here{did_you_mean(where, known)}. There are: "
+                         f"{', '.join(known)}.")
     return known[where]

@@ -322,7 +322,7 @@ def test_numbers_are_the_models_own_where_there_are_any():
 
 
 def test_an_unknown_name_is_told_the_nearest():
-    with pytest.raises(ValueError, match="'traffic'"):
+    with pytest.raises(ValueError, match="did you mean traffic"):
         experiment("trafic")
     with pytest.raises(ValueError, match=r"Fig\. 11"):
         paper.entry("Fig. 111")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-
 from leapgen.evaluation.experiments.accuracy import ACCURACY
 from leapgen.evaluation.experiments.base import Experiment, Plan
 from leapgen.evaluation.experiments.beginnings import BEGINNINGS
 from leapgen.evaluation.experiments.difficulty import DIFFICULTY
 from leapgen.evaluation.experiments.spending import SPENDING
 from leapgen.evaluation.experiments.sweeps import SWEEPS
+from leapgen.options import did_you_mean
 
 __all__ = ["EXPERIMENTS", "Experiment", "Plan", "experiment"]
 
@@ -23,6 +22,6 @@ def experiment(name: str) -> Experiment:
         ValueError: there is none; names the nearest.
     """
     if name not in EXPERIMENTS:
-        near = difflib.get_close_matches(name, EXPERIMENTS, 1, 0)[0]
-        raise ValueError(f"there is no experiment {name!r}; the nearest is {near!r}. There are: {', '.join(EXPERIMENTS)}.")
+        raise ValueError(f"there is no experiment {name!r}{did_you_mean(name, EXPERIMENTS)}. There are: "
+                         f"{', '.join(EXPERIMENTS)}.")
     return EXPERIMENTS[name]

@@ -161,7 +161,7 @@ def leap_t_table(study: Study, plan: Plan) -> Table:
 
 ACCURACY = (
     Experiment("main", "Table 1, 5", "Do peers help, and who should hear from whom?", main_arms, main_table,
-               one(dots("Pass@1", "tokens a path")), (6.8, 5.4)),
+               one(dots("Pass@1", "tokens a path")), (6.8, 5.4), problems=2),
     Experiment("votes", "Table 6, 7", "Do peers help the vote?", votes_arms, votes_table,
                one(bars({"Cons@N": "majority", "shortest": "shortest majority"}, axis="the vote is right (%)")), (6.8, 3.9)),
     Experiment("tokens", "Fig. 5a, 18a, 19a", "What an answer costs", cost_arms, tokens_table,
@@ -172,5 +172,5 @@ ACCURACY = (
                beside(bars({"Pass@1": "Pass@1", "Cons@N": "Cons@N"}, axis="right (%)"), bars({"tokens a problem": ""})),
                (8.4, 3.9), options={"layers": 4, "agents": 3}),
     Experiment("leap-t", "Table 2", "What fine-tuning adds", leap_t_arms, leap_t_table,
-               one(bars({"Pass@1": "Pass@1", "Cons@N": "Cons@N"}, axis="right (%)")), (7.4, 3.9)),
+               one(bars({"Pass@1": "Pass@1", "Cons@N": "Cons@N"}, axis="right (%)")), (7.4, 3.9), models=("leap-t", "sft")),
 )

@@ -13,6 +13,7 @@ from leapgen.evaluation.results import Table
 from leapgen.evaluation.study import Study
 from leapgen.tasks.base import Task
 
+SMALL: Mapping[str, Any] = {"n": 16, "problems_limit": 20, "dtype": "float32"}  # on mazes: minutes on two cores
 ALONE: Mapping[str, Any] = {"max_blocks": 0, "explain": False}  # LeapConfig.independent's, over any preset
 
 
@@ -48,6 +49,8 @@ class Experiment:
         preset: options of ``leapgen eval`` in place of its own defaults.
         by_task: such options by task, over ``preset``.
         options: the experiment's own, with their defaults.
+        problems, paths: the fewest that it makes sense with.
+        models: names of further models, by the option that gives them; the first one is needed.
     """
 
     name: str
@@ -60,7 +63,22 @@ class Experiment:
     preset: Mapping[str, Any] = field(default_factory=dict)
     by_task: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    problems: int = 1
+    paths: int = 2
+    models: tuple[str, ...] = ()
 
     def defaults(self, task: str) -> dict[str, Any]:
         """What ``leapgen eval``'s options are here, if not given."""
-        return {**self.preset, **self.by_task.get(task, {})}
+        return {**self.preset, **(SMALL if task == "maze" else {}), **self.by_task.get(task, {})}
+
+    def check(self, plan: Plan) -> None:
+        """Raises:
+            ValueError: the plan lacks what the experiment needs; says what to do.
+        """
+        if len(plan.task.problems) < self.problems:
+            raise ValueError(f"experiment {self.name} needs at least {self.problems} problems; {plan.task.name} has "
+                             f"{len(plan.task.problems)}. Choose a larger --problems-limit, or other --problems.")
+        if plan.n < self.paths:
+            raise ValueError(f"experiment {self.name} needs at least {self.paths} paths; --n is {plan.n}.")
+        if self.models and self.models[0] not in plan.models:
+            raise ValueError(f"experiment {self.name} needs a further model: name it by --{self.models[0]}.")

@@ -155,14 +155,15 @@ def tolerance_table(study: Study, plan: Plan) -> Table:
     return Table((PASS, TOKENS), rows, [_drawn(of, "alone-0")], f"good beginnings of {plan.n}")
 
 
+LONG = {"interval": 48, "max_new_tokens": 384, "problems_limit": 30}  # a path has time to turn back
 SERIES = {"alone": 1, "with peers": 0}  # and their colours
 BEGINNINGS = (
     Experiment("trap", "Fig. 1, 4, 17", "The Prefix Dominance Trap", trap_arms, trap_table,
                beside(grouped("Pass@1", SERIES), grouped("gap", SERIES, "points below free paths alone")), (8.4, 3.9),
-               {"n": 16, "temperature": 1.0}, {"maze": {"interval": 48, "max_new_tokens": 384}},
+               {"n": 16, "temperature": 1.0}, {"maze": LONG},
                {"fraction": 0.15, "answers": 10, "beginnings": "bad"}),
     Experiment("tolerance", "Fig. 11", "How many bad beginnings can peers bear?", tolerance_arms, tolerance_table,
                one(curve("Pass@1", reference=("alone, all bad", "alone, all good"))), (6.4, 3.9),
-               {"n": 16, "temperature": 1.0}, {"maze": {"interval": 48, "max_new_tokens": 384}},
+               {"n": 16, "temperature": 1.0}, {"maze": LONG},
                {"fraction": 0.3, "answers": 10, "values": None}),
 )

@@ -1,7 +1,8 @@
-"""What an experiment leaves behind: its result with the paper's numbers beside, as JSON and as a picture."""
+"""What an experiment leaves behind: its result with the paper's numbers beside, as JSON, a picture and a page."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 from leapgen.evaluation import paper
 from leapgen.evaluation.experiments.base import Experiment, Plan
 from leapgen.evaluation.figures import save_picture
+from leapgen.evaluation.report import study_page
 from leapgen.evaluation.results import Result
 from leapgen.evaluation.study import Study
-from leapgen.record.files import save_json
+from leapgen.record.files import save_bytes, save_json
 
 
 def result_of(experiment: Experiment, study: Study, plan: Plan) -> Result:
@@ -32,19 +34,52 @@ def beside(name: str, task: str, model: str) -> tuple[str, dict[str, Mapping[str
     return whose, published
 
 
-def save(result: Result, experiment: Experiment, settings: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Writes ``NAME.json`` and ``NAME.png``; returns what was written: without matplotlib there is no picture.
+def claim(folder: Path, experiment: Experiment, options: Mapping[str, Any]) -> None:
+    """Notes in a study's folder which experiment it is; its arms alone do not tell what they were prepared with.
+
+    Raises:
+        ValueError: it is another one's, or one of other options. OSError.
+    """
+    file, wanted = folder / "experiment.json", {"experiment": experiment.name, **options}
+    if not file.exists():
+        save_json(wanted, file)
+    found = json.loads(file.read_text(encoding="utf-8"))
+    other = [f"{name}: {found.get(name)} there, {wanted.get(name)} asked for" for name in {**found, **wanted}
+             if found.get(name) != wanted.get(name)]
+    if other:
+        raise ValueError(f"{folder} holds an experiment of other options: {'; '.join(other)}. Go on as it was begun, or "
+                         "choose another --output.")
+
+
+def save(result: Result, experiment: Experiment, study: Study, plan: Plan, summary: Mapping[str, Any]) -> list[Path]:
+    """Writes ``NAME.json``, ``NAME.png`` and ``index.html`` into the study's report; returns what was written.
+
+    Without matplotlib there is no picture.
 
     Args:
-        settings: what the study was made with, as JSON values.
+        summary: what ``leapgen.evaluation.table.write_report`` gave.
 
     Raises:
         OSError: a file cannot be written.
     """
-    numbers, picture = (folder / f"{result.name}.{kind}" for kind in ("json", "png"))
-    save_json({**result.to_dict(), "settings": settings}, numbers)
+    numbers, picture, page = (study.folder / "report" / name
+                              for name in (f"{result.name}.json", f"{result.name}.png", "index.html"))
+    figure: dict[str, Any] = result.to_dict()
+    save_json({**figure, "options": dict(plan.options), "units": summary["units"], "settings": summary["settings"]}, numbers)
     try:
         save_picture(result, experiment.draw, experiment.size, picture)
+        figure["picture"] = picture
     except ModuleNotFoundError:
-        return [numbers]
-    return [numbers, picture]
+        pass
+    save_bytes(study_page(study, {name: _arm(row) for name, row in summary["arms"].items()}, [figure]).encode(), page)
+    return [numbers, *([picture] if "picture" in figure else []), page]
+
+
+def _arm(row: Mapping[str, Any]) -> dict[str, Any]:
+    """An arm's numbers as a page takes them."""
+    names = {"pass": "pass_at_1", "cons": "cons_at_n", "any": "pass_at_n", "shortest": "shortest_majority",
+             "spread": "spread_between_groups"}
+    gains = {"gain": "gain", "equal": "gain_at_equal_tokens"}
+    tokens = {kind: count for kind, count in row.get("tokens", {}).items() if kind != "all"}
+    return {**{name: row.get(field) for name, field in names.items()}, "tokens": tokens or None,
+            **{name: (row.get(field) or {}).get("pass_at_1") for name, field in gains.items()}}
