@@ -143,6 +143,11 @@ class LeapOutput:
     state: dict[str, Any] = field(default_factory=dict)  # the protocol's: what resuming an interrupted run needs
 
     @property
+    def probes(self) -> dict[str, Any]:
+        """What ``leapgen.evaluation.probes.Probed`` has found out; {} without it."""
+        return self.state.get("probes", {})
+
+    @property
     def answers(self) -> list[str | None]:
         return [path.answer for path in self.paths]
 
