@@ -49,7 +49,7 @@ class Grading:
             tokens[segment.kind] += len(segment.token_ids)
             if self._count is not None and segment.kind != "prompt":
                 counted[segment.kind] += self._count(segment.text)
-        own = "".join(segment.text for segment in path.segments if segment.kind in OWN_WORDS)
+        own = "\n".join(segment.text for segment in path.segments if segment.kind in OWN_WORDS)
         aha = len(self._aha.findall(own)) if self._aha else 0
         return PathRecord(path.answer, self._right(problem, path.answer), path.finish_reason or "", dict(tokens), aha,
                           dict(counted))

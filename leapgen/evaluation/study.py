@@ -20,6 +20,7 @@ from leapgen.evaluation.settings import StudySettings
 from leapgen.evaluation.units import Unit
 from leapgen.evaluation.worker import Standing, Worker
 from leapgen.generator import LeapGenerator
+from leapgen.pretrained import load_tokenizer
 from leapgen.record.files import save_bytes
 from leapgen.record.run import LeapOutput
 from leapgen.tasks.base import Problem, Task
@@ -123,10 +124,12 @@ class Study:
             watch: called after every step of the engine, and while waiting for others.
 
         Raises:
-            ValueError: the study was opened to be read. UnitFailed: a unit cannot be run; says which, and why.
+            ValueError: the study was opened to be read, or the tokenizer to count with cannot be loaded.
+            UnitFailed: a unit cannot be run; says which, and why.
         """
         if not self._can_work:
             raise ValueError(f"{self.folder} was opened to be read; Study.create makes a study to work on.")
+        self._grading  # noqa: B018  a tokenizer that cannot be loaded is said before any work
         with Claims(self.folder / "claims", stale) as claims:
             Worker(self, claims, load, at_once, watch).work()
 
@@ -165,7 +168,7 @@ class Study:
 
     @functools.cached_property
     def _grading(self) -> Grading:
-        return Grading(self.task, self.settings)
+        return Grading(self.task, self.settings, _counter(self.settings.count_with))
 
     @functools.cached_property
     def _arms(self) -> dict[str, Arm]:
@@ -183,3 +186,11 @@ class Study:
 
     def _run_file(self, unit: Unit) -> Path:
         return self.folder / "runs" / f"{unit.name}.json.gz"
+
+
+def _counter(name: str | None) -> Callable[[str], int] | None:
+    """Counts a text's tokens by the tokenizer of a model's name."""
+    if name is None:
+        return None
+    tokenizer = load_tokenizer(name)
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))

@@ -167,9 +167,9 @@ def text(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-NOTES = """Percent, with 95% bootstrap intervals over problems. ±groups: standard deviation of Pass@1 between groups, in points.
-gain: points of Pass@1 above independent paths on the same problems; at equal tokens: above the arm equal:NAME, whose own row
-says what it spent. tokens: of a path, everything after the prompt, and what was sampled and then discarded."""
+NOTES = """Percent, with 95% bootstrap intervals over problems. ±groups: standard deviation of Pass@1 between groups, in
+points. gain: points of Pass@1 above independent paths on the same problems; at equal tokens: above the arm equal:NAME, whose
+own row says what it spent. tokens: of a path, everything after the prompt, and what was sampled and then discarded."""
 
 
 def write_report(study: Study) -> dict[str, Any]:
