@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table as Printed
-from rich.text import Text
-
 from leapgen.evaluation import paper
 from leapgen.options import did_you_mean
 from leapgen.terminal.eval import add_study, check_study, read_task, study_settings, work
@@ -124,40 +121,29 @@ def report(chosen: Experiment, study: Study, plan: Plan, screen: Screen) -> int:
     result = result_of(chosen, study, plan)
     files = save(result, chosen, study, plan, summary)
     if not screen.quiet:
-        screen.out.print(printed(result))
-        for note in result.table.notes:
-            screen.out.print(note, style="dim", markup=False, highlight=False)
-        for column, numbers in result.unmatched().items():
-            shown = ", ".join(f"{key} {value:,g}" for key, value in numbers.items())
-            screen.out.print(f"the paper also has ({result.whose}): {column}: {shown}", style="dim", markup=False,
-                             highlight=False)
+        screen.out.print(printed(result), markup=False, highlight=False, soft_wrap=True, end="")
         if not any(file.suffix == ".png" for file in files):
             screen.say('no picture: it needs matplotlib (pip install "leapgen[eval]")')
         screen.say(f"saved: {', '.join(map(str, files))}")
     return 0
 
 
-def printed(result: Result) -> Printed:
+def printed(result: Result) -> str:
     """A result as a table for people; the paper's numbers in columns of their own, where there are any."""
-    table = Printed(title=Text(f"{result.title} ({result.source})", "bold"), title_justify="left", box=None,
-                    header_style="bold", pad_edge=False,
-                    caption=f"95% intervals over problems; paper: {result.whose}" if result.whose else None,
-                    caption_justify="left")
-    table.add_column("", no_wrap=True)
-    known = {column.name: result.published.get(column.name, {}) for column in result.table.columns}
     keys = {row.key for row in result.table.rows}
-    for column in result.table.columns:
-        table.add_column(column.heading, justify="right", no_wrap=True)
-        if keys & known[column.name].keys():
-            table.add_column("paper", justify="right", style="dim", no_wrap=True)
+    beside = {column.name: numbers for column in result.table.columns
+              if keys & (numbers := result.published.get(column.name, {})).keys()}
+    cells = [["", *(heading for column in result.table.columns
+                    for heading in (column.heading, *(["paper"] if column.name in beside else [])))]]
     for row in result.table.rows:
-        cells = []
-        for column in result.table.columns:
-            cells.append(_cell(row, column))
-            if keys & known[column.name].keys():
-                cells.append(_number(known[column.name], row.key))
-        table.add_row(" ".join(row.label.split()), *cells)
-    return table
+        cells.append([" ".join(row.label.split()), *(cell for column in result.table.columns for cell in (
+            _cell(row, column), *([_number(beside[column.name], row.key)] if column.name in beside else [])))])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in cells]
+    told = f"95% intervals over problems; paper: {result.whose}" if beside else "95% intervals over problems"
+    also = ["the paper also has ({}): {}: {}".format(result.whose, column, ", ".join(
+        f"{key} {value:,g}" for key, value in numbers.items())) for column, numbers in result.unmatched().items()]
+    return "\n".join([f"{result.title} ({result.source})", "", *lines, "", told, *result.table.notes, *also]) + "\n"
 
 
 def _number(numbers: Mapping[str, float], key: str) -> str:

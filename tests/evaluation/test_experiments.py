@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from synthetic import Synthetic, everything, output, plan, record, task
@@ -226,6 +227,13 @@ def test_aha_moments_are_told_with_their_list_and_their_change():
     assert all(word in table.notes[0] for word in study.settings.aha)
 
 
+def test_paths_that_stop_at_their_block_are_not_wrong():
+    """Would catch: LeaP-S measured over paths that were not let finish."""
+    study = record("4K, 4 paths, top-2", 0, "+---")
+    study.paths[1:] = [replace(path, finish_reason="retired") for path in study.paths[1:]]
+    assert pass_at_1(study) == 1
+
+
 def test_a_single_paths_answer_costs_what_its_peers_spent():
     """Would catch: an answer's price without the paths that stopped after the block."""
     chosen = experiment("single")
@@ -263,6 +271,62 @@ def test_models_that_are_not_given_have_no_arm():
     assert {arm.model for arm in chosen.arms(plan(chosen))} == {""}
     assert {arm.model for arm in chosen.arms(plan(chosen, models=["leap-t", "sft"]))} == {"", "leap-t", "sft"}
     assert any("--sft" in note for note in chosen.summarize(Synthetic(task(1)), plan(chosen)).notes)
+
+
+# -- what peers' words do --------------------------------------------------------------------------------------------
+
+
+def probe(kind, path, answer, block=None, peers=(), own_tokens=72):
+    return {"kind": kind, "path": path, "own_tokens": own_tokens, "block": block, "peers": list(peers), "answer": answer}
+
+
+def at_block(block, path, before, after, peers, placebo=None):
+    kinds = {"before": before, "after": after, **({} if placebo is None else {"placebo": placebo})}
+    return [probe(kind, path, answer, block, peers) for kind, answer in kinds.items()]
+
+
+def test_kinds_of_communication_are_told_by_answers():
+    """Would catch: a path that holds on to its answer against its peers counted as consistent; a change to what nobody held
+    counted as their influence."""
+    taken = [*at_block(0, 0, "a", "a", [1], placebo="a"), *at_block(0, 1, "a", "b", [2], placebo="c"),
+             *at_block(0, 2, "b", "b", [0]), *at_block(0, 3, "b", "c", [0, 1]), probe("end", 4, "x")]
+    chosen = experiment("types")
+    study = Synthetic(task(1), [record("leap", 0, "+++++", probes={"taken": taken})])
+    table = chosen.summarize(study, plan(chosen))
+    assert means(table, "1") == {"consistent": 25, "unaffected": 25, "influenced": 25, "changed otherwise": 25,
+                                 "changed by a placebo": 50}
+    assert row(table, "1").label == "72"
+
+
+def test_a_peer_that_has_ended_holds_its_last_answer():
+    """Would catch: summaries of finished peers, whose only probe is at their end, influencing nobody."""
+    taken = [probe("end", 1, "b"), *at_block(1, 0, "a", "b", [1])]
+    chosen = experiment("types")
+    study = Synthetic(task(1), [record("leap", 0, "++", probes={"taken": taken})])
+    assert means(chosen.summarize(study, plan(chosen)), "2")["influenced"] == 100
+
+
+def test_answers_are_compared_as_the_task_groups_them():
+    """Would catch: "1/2" after "0.5" counted as a change."""
+    taken = at_block(0, 0, "YES", "yes", [1]) + at_block(0, 1, "yes", "yes", [0])
+    chosen = experiment("types")
+    study = Synthetic(task(1), [record("leap", 0, "++", probes={"taken": taken})])
+    assert means(chosen.summarize(study, plan(chosen)), "1")["consistent"] == 100
+
+
+def test_transitions_go_from_the_probe_before_the_first_block_to_the_answer():
+    """Would catch: a probe after the comment, or of a later block, taken for what a path held at first."""
+    taken = [*at_block(0, 0, "no", "yes", [1]), *at_block(1, 0, "yes", "yes", [1]), *at_block(0, 1, "yes", "yes", [0]),
+             probe("end", 2, "no"), *at_block(0, 3, "yes", "no", [0])]
+    alone = [probe("share", 0, "no"), probe("share", 0, "yes", own_tokens=144), probe("share", 1, "yes")]
+    chosen = experiment("transitions")
+    study = Synthetic(task(1), [record("leap", 0, "++--", probes={"taken": taken}),
+                                record("alone", 0, "-+", probes={"taken": alone})])
+    table = chosen.summarize(study, plan(chosen))
+    assert {kind: means(table, kind) for kind in ("C>C", "I>C", "I>I", "C>I")} == {
+        "C>C": {"paths": 25, "alone": 50}, "I>C": {"paths": 25, "alone": 0}, "I>I": {"paths": 25, "alone": 50},
+        "C>I": {"paths": 25, "alone": 0}}
+    assert any("0: 0 of 1; 1: 1 of 2" in note for note in table.notes)  # right paths, by wrong peers that they read
 
 
 # -- all of them, and the paper ---------------------------------------------------------------------------------------

@@ -6,13 +6,14 @@ from leapgen.evaluation.experiments.accuracy import ACCURACY
 from leapgen.evaluation.experiments.base import Experiment, Plan
 from leapgen.evaluation.experiments.beginnings import BEGINNINGS
 from leapgen.evaluation.experiments.difficulty import DIFFICULTY
+from leapgen.evaluation.experiments.influence import INFLUENCE
 from leapgen.evaluation.experiments.spending import SPENDING
 from leapgen.evaluation.experiments.sweeps import SWEEPS
 from leapgen.options import did_you_mean
 
 __all__ = ["EXPERIMENTS", "Experiment", "Plan", "experiment"]
 
-EXPERIMENTS = {one.name: one for one in (*ACCURACY, *BEGINNINGS, *SWEEPS, *SPENDING, *DIFFICULTY)}
+EXPERIMENTS = {one.name: one for one in (*ACCURACY, *BEGINNINGS, *SWEEPS, *SPENDING, *DIFFICULTY, *INFLUENCE)}
 
 
 def experiment(name: str) -> Experiment:

@@ -85,8 +85,8 @@ def _ratio(pairs: Sequence[Sequence[float]], repeats: int = 4000) -> Estimate | 
 
 
 def pass_at_1(record: Record) -> float:
-    """The share of the paths that are right."""
-    return float(np.mean([path.right for path in record.paths]))
+    """The share of the paths that are right; those that only went as far as their last block are not asked."""
+    return float(np.mean([path.right for path in record.paths if path.finish_reason != "retired"]))
 
 
 def cons_at_n(record: Record) -> float:
