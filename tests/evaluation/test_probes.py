@@ -15,14 +15,15 @@ from leapgen import EngineConfig, LeapOutput, SamplingConfig
 from leapgen.answers import extract_answer
 from leapgen.engine import Engine
 from leapgen.evaluation.placebos import OwnSummary, Scrambled, Strangers
-from leapgen.evaluation.probes import Probed, probed, probes_of, standing
+from leapgen.evaluation.probed import Probed, probed
+from leapgen.evaluation.probes import probes_of, standing
 from leapgen.protocol.base import Independent
 from leapgen.protocol.leap import Leap
 from leapgen.protocol.prompts import PromptSet
 from leapgen.protocol.text import TextStream
 
 SMALL = EngineConfig(page_size=4, kv_cache_bytes=1 << 25, max_step_tokens=64)
-SETTINGS = {"every": 5, "placebo": Scrambled, "answers": ["42"], "tokens": 6}
+SETTINGS = {"every": 5, "placebo": Scrambled, "answers": ["42"], "think": 4, "tokens": 6}
 NOT_TOKENS = ("pages_copied", "pages_peak", "seconds", "drafted", "accepted", "preemptions", "recomputed", "reused",
               "computed")
 LIST = PromptSet(answer_lead="\n\nAnswer: ")  # a random model closes no box, but says something on a line
@@ -82,34 +83,50 @@ def greedy(made, tokens):
     return text.text
 
 
-def test_a_probe_says_what_the_path_would_say_at_its_place():
+@pytest.mark.parametrize("think", [0, 4])
+def test_a_probe_says_what_the_path_would_say_at_its_place(think):
     """Would catch: a probe before the comment that has read it, one after it that has not, one behind the end of thinking or
     beside a cut; probabilities of another answer, or without the phrase."""
     made = leap(dtype=torch.float64)
-    output = run(made, partial(Probed, **SETTINGS), config=LEAP.replace(min_new_tokens=36))
+    output = run(made, partial(Probed, **{**SETTINGS, "think": think}), config=LEAP.replace(min_new_tokens=36))
     phrase = made.vocabulary.encode([LIST.forced_answer + LIST.answer_lead], after=output.paths[0].segments[0].token_ids)
     compared = []
     for probe in probes_of(output.probes):
         if probe.kind not in ("before", "after", "end"):
             continue
         said, ends = [], "forced" if probe.kind == "end" else "comment"
-        for segment in output.paths[probe.path].segments:
+        segments = output.paths[probe.path].segments
+        for segment, following in zip(segments, [*segments[1:], None], strict=True):
             here = segment.kind == ends and segment.block == probe.block
             if here and probe.kind != "after":
                 break
             said += segment.token_ids
             if here:
+                said += following.token_ids[:think]
                 break
         tokens = [*said, *phrase]
         text = greedy(made, tokens).split("\n")[0]
         assert (probe.answer or "") == (extract_answer(LIST.answer_lead + text) or "")
         for answer, logprob in probe.logprobs.items():
-            ids = made.vocabulary.encode([answer], after=tokens)
+            drawn = [one.token_ids for one in probes_of(output.probes) if one.answer == answer and one.kind == "before"]
+            ids = made.vocabulary.encode([answer], after=tokens) if answer == "42" else drawn[0]
             logprobs = full_logits(made.model, [*tokens, *ids]).log_softmax(dim=-1)[len(tokens) - 1 : -1]
             assert abs(logprob - sum(float(row[token]) for row, token in zip(logprobs, ids, strict=True))) < 1e-4
             compared.append((probe.kind, answer))
     assert {kind for kind, _ in compared} == {"before", "after", "end"}
     assert len({answer for _, answer in compared}) > 3, "nothing but the given answer was scored"
+
+
+def test_a_placebo_s_fork_reasons_as_the_path_does():
+    """Would catch: a placebo whose fork draws other numbers, stops elsewhere or forgets its thoughts: told what its path
+    reads, it must say what its path says."""
+    output = run(leap(), partial(Probed, placebo=Leap, think=6, tokens=6), n=4, config=LEAP.replace(top_k_peers=1))
+    probes = probes_of(output.probes)
+    for thought, placebo in [(one, other) for one in probes if one.kind == "after" for other in probes
+                             if other.kind == "placebo" and (other.path, other.block) == (one.path, one.block)]:
+        assert thought.own_tokens == placebo.own_tokens + 6
+        assert (placebo.answer, placebo.token_ids, placebo.logprobs) == (thought.answer, thought.token_ids, thought.logprobs)
+    assert len([one for one in probes if one.kind == "placebo"]) == 8
 
 
 def test_the_answers_in_question_are_the_path_s_and_its_peers():
@@ -141,9 +158,9 @@ def test_placebos_are_probed_and_are_what_is_read():
     assert not any(probe.kind == "placebo" for probe in probes_of(nobody.probes)), "there was nothing to read"
     with pytest.raises(TypeError, match="probed takes Leap"):
         probed(Independent)
-    for name in ("every", "tokens"):
-        with pytest.raises(ValueError, match=f"{name}=0 is not allowed"):
-            run(made, probed(**{name: 0}))
+    for name, value in (("every", 0), ("tokens", 0), ("think", -1), ("think", 13)):
+        with pytest.raises(ValueError, match=f"{name}={value} is not allowed"):
+            run(made, probed(**{name: value}))
 
 
 def test_a_run_interrupted_anywhere_has_the_same_probes_in_the_end():
