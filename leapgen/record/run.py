@@ -64,13 +64,15 @@ class BlockRecord:
 @dataclass
 class PathOutput:
     """One path. ``finish_reason``: ``stop`` (the model ended), ``stop_string``, ``forced`` (it was asked for its answer),
-    ``length`` (out of budget or context), ``interrupted``.
+    ``length`` (out of budget or context), ``retired`` (it was there for the others and its part is done: ``paths_after``),
+    ``interrupted``.
     """
 
     index: int
     segments: list[Segment]
     answer: str | None = None
     finish_reason: str | None = None
+    votes: bool = True  # its answer counts; False for a path that is there for the others
     state: dict[str, Any] = field(default_factory=dict)  # what resuming an interrupted run needs
 
     @property
@@ -152,6 +154,11 @@ class LeapOutput:
         return [path.answer for path in self.paths]
 
     @property
+    def voters(self) -> list[PathOutput]:
+        """The paths whose answers count, in votes and in Pass@1: all but those that are there for the others."""
+        return [path for path in self.paths if path.votes]
+
+    @property
     def texts(self) -> list[str]:
         return [path.own_text for path in self.paths]
 
@@ -172,7 +179,7 @@ class LeapOutput:
 
     def _answer_groups(self) -> dict[str, list[PathOutput]]:
         groups = defaultdict(list)
-        for path in self.paths:
+        for path in self.voters:
             if path.answer is not None:
                 groups[normalize_answer(path.answer)].append(path)
         return groups

@@ -37,7 +37,7 @@ def overview(outputs: Sequence[LeapOutput], files: Sequence[Path], console: Cons
     for output, file in zip(outputs, files, strict=True):
         votes = max(map(len, answer_groups(output).values()), default=0)
         table.add_row(file.name, Text(short(output.majority()) if output.finished else "not finished"),
-                      f"{votes}/{len(output.paths)}", Text(one_line(output.question, 200)))
+                      f"{votes}/{len(output.voters)}", Text(one_line(output.question, 200)))
     console.print(table)
 
 
@@ -63,7 +63,7 @@ def costs(output: LeapOutput) -> Text:
 def answer_groups(output: LeapOutput) -> dict[str, list[PathOutput]]:
     """The paths by their answer, spelled as votes are counted; most votes first. Those without one are left out."""
     groups: dict[str, list[PathOutput]] = {}
-    for path in output.paths:
+    for path in output.voters:
         if path.answer is not None:
             groups.setdefault(normalize_answer(path.answer), []).append(path)
     return dict(sorted(groups.items(), key=lambda group: -len(group[1])))
@@ -97,9 +97,11 @@ def _tally(output: LeapOutput) -> Table:
         table.add_row(str(len(group)), Text(short(group[0].answer, 40)), _ranges([path.index for path in group]))
     if len(groups) > ANSWERS:
         table.add_row(str(sum(map(len, groups[ANSWERS:]))), Text(f"{len(groups) - ANSWERS} more answers", "dim"), "")
-    silent = [path.index for path in output.paths if path.answer is None]
-    if silent:
-        table.add_row(str(len(silent)), Text("no answer", "dim"), _ranges(silent))
+    silent = [path.index for path in output.voters if path.answer is None]
+    others = [path.index for path in output.paths if not path.votes]
+    for paths, what in ((silent, "no answer"), (others, "for the others alone, no vote")):
+        if paths:
+            table.add_row(str(len(paths)), Text(what, "dim"), _ranges(paths))
     return table
 
 
