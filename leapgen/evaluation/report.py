@@ -3,47 +3,60 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from leapgen.evaluation.definition import FILE
 from leapgen.evaluation.records import PathRecord, Record
 from leapgen.evaluation.study import Study
+from leapgen.evaluation.table import INDEPENDENT
 from leapgen.evaluation.units import Unit
+from leapgen.record.files import save_bytes
 from leapgen.version import __version__
 from leapgen.viewer import page, run_view
 
 RUNS = 20  # that a page carries, unless said otherwise
-BASELINE = "independent"
 
 
-def study_page(study: Study, arms: Mapping[str, Mapping[str, Any]], figures: Sequence[Mapping[str, Any]] = (),
+def write_page(study: Study, summary: Mapping[str, Any], figures: Sequence[Mapping[str, Any]] = (),
+               runs: int = RUNS) -> Path:
+    """Writes ``report/index.html`` into the study's folder and says where it is; arguments are those of ``study_page``.
+
+    Raises:
+        OSError: it cannot be written, or a picture or a run cannot be read.
+    """
+    file = study.folder / "report" / "index.html"
+    file.parent.mkdir(exist_ok=True)
+    save_bytes(study_page(study, summary, figures, runs).encode("utf-8"), file)
+    return file
+
+
+def study_page(study: Study, summary: Mapping[str, Any], figures: Sequence[Mapping[str, Any]] = (),
                runs: int = RUNS) -> str:
-    """The HTML of a study's page, the same bytes whoever did the units.
+    """The HTML of a study's page: the same bytes whoever did the units, and in which order.
 
     Args:
-        arms: numbers by arm: ``pass``, ``cons``, ``any``, ``shortest`` (fractions), ``gain`` (over the independent arm) and
-            ``equal`` (over its equal-cost arm) as ``{"mean": .., "low": .., "high": ..}``; ``spread`` of ``pass`` between
-            groups; ``tokens`` a path, by kind. Those that are missing or None are not shown.
-        figures: what a ``Result``'s ``to_dict`` gives, and ``picture``, a PNG file; either may be missing.
+        summary: the study's numbers, as ``leapgen.evaluation.table.summarize`` gives them.
+        figures: dictionaries with ``title`` and, each if there is one, ``picture`` (a PNG file), ``source`` (where in the
+            paper), ``notes`` (sentences), and a table: ``columns`` of ``name`` and ``unit``, ``rows`` of ``label`` and
+            ``values`` by column (``mean``, ``low``, ``high``, ``paper``), and ``paper`` (of which model on which data its
+            numbers are).
         runs: how many runs the page carries whole.
     """
-    settings = json.loads((study.folder / FILE).read_text(encoding="utf-8"))
+    settings, units = summary["settings"], summary["units"]
     records = study.records()
     ran = [record.unit for record in records if record.paths]
-    carried = sorted(ran, key=lambda unit: _order(study, unit))[:max(runs, 0)]
+    carried = sorted(ran, key=lambda unit: _order(study, unit))[:runs]
     title = f"{settings['task']} · {Path(settings['model']).name}"
     view = {
         "facts": [["task", settings["task"]], ["model", settings["model"]], ["problems", len(study.problems)],
                   ["groups", settings["groups"]], ["paths a group", settings["n"]], ["seed", settings["seed"]]],
-        "settings": _settings(settings), "baseline": BASELINE,
+        "settings": _settings(settings), "baseline": INDEPENDENT,
         "caption": "Percent; means over problems with 95% bootstrap intervals. Pass@1 is of single paths, Cons@N of votes, "
-                   "Pass@N of groups in which any path is right.",
-        "warning": _missing(len(records), len(study.units)),
-        "arms": [{"name": arm.name, "changes": _changes(settings["arms"][arm.name]), **arms.get(arm.name, {})}
+                   "Pass@N of groups in which any path is right; gains are of Pass@1, in points.",
+        "warning": _missing(units["done"], units["all"]),
+        "arms": [{"name": arm.name, "changes": _changes(settings["arms"][arm.name]), **summary["arms"][arm.name]}
                  for arm in study.arms],
         "figures": [_figure(figure) for figure in figures],
         "problems": _problems(study, records),
@@ -61,7 +74,7 @@ def _order(study: Study, unit: Unit) -> tuple[int, int, int]:
 
 
 def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    apart = ("arms", "problems", "leap", "sampling", "prompts", "leapgen")
+    apart = ("arms", "problems", "leap", "sampling", "prompts", "leapgen")  # the last is the file's format
     return {"study": {name: value for name, value in settings.items() if name not in apart}, "protocol": settings["leap"],
             "sampling": settings["sampling"], "sentences": settings["prompts"]}
 
@@ -88,9 +101,9 @@ def _problems(study: Study, records: Sequence[Record]) -> list[dict[str, Any]]:
     units: dict[str, list[dict[str, Any]]] = {problem.id: [] for problem in study.problems}
     for record in records:
         if record.paths:
-            units[record.problem].append({
-                "arm": place[record.arm], "group": record.group, "paths": "".join(map(_sign, record.paths)),
-                "majority": record.majority, "right": record.majority_right})
+            units[record.problem].append({"arm": place[record.arm], "group": record.group,
+                                          "paths": "".join(map(_sign, record.paths)), "majority": record.majority,
+                                          "right": record.majority_right})
     return [{"id": problem.id, "question": problem.question, "answer": problem.answer, "units": units[problem.id]}
             for problem in study.problems]
 
@@ -104,8 +117,8 @@ def _left_out(study: Study, carried: Sequence[Unit], ran: Sequence[Unit]) -> str
         return None
     example = next(unit for unit in ran if unit not in carried)
     return (f"{len(carried)} of {len(ran)} runs are in this page: of the first groups and problems, all arms. "
-            f"--runs N takes N of them. The others are in the study's folder: leapgen show runs/{example.name}.json.gz --html "
-            "PAGE makes a page of one.")
+            f"--runs N takes N of them. The others are in the study's folder: "
+            f"leapgen show runs/{example.name}.json.gz --html PAGE makes a page of one.")
 
 
 def _run(study: Study, unit: Unit) -> dict[str, Any]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ELSEWHERE = {"n": 32, "groups": 1, "dtype": "auto"}  # leapgen eval's own
 BUNDLED = {"maze": "maze-leap-t"}  # a base, and its LeaP-T
 MODELS = ("leap-t", "sft")
-OWN = ("beginnings", "fraction", "answers", "values", "layers", "agents")
+OWN = ("beginnings", "fraction", "answers", "values", "think", "layers", "agents")
 
 
 def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -44,6 +44,8 @@ def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
     own.add_argument("--values", type=float, nargs="+", metavar="X",
                      help="granularity, traffic, position, temperature, scaling, tolerance: what is swept: tokens, peers, "
                           "tokens, temperatures, paths, good beginnings")
+    own.add_argument("--think", type=int, metavar="N",
+                     help="types, transitions: own tokens between a comment and the probe after it (default: 0)")
     own.add_argument("--layers", type=int, metavar="N", help="moa: layers (default: 4)")
     own.add_argument("--agents", type=int, metavar="N", help="moa: agents (default: 3)")
     for name, words in zip(MODELS, ("a LeaP-T model", "a model after plain SFT"), strict=True):
@@ -75,7 +77,7 @@ def run(options: argparse.Namespace, screen: Screen, signals: Signals) -> int:
     chosen.check(plan)
     study = Study.create(options.output, task, chosen.arms(plan), settings)
     claim(study.folder, chosen, own)
-    return work(study, options, screen, signals) or report(chosen, study, plan, screen)
+    return work(study, options, screen, signals) or report(chosen, study, plan, screen, options.runs)
 
 
 def _own(options: argparse.Namespace, chosen: Experiment) -> dict[str, Any]:
@@ -89,7 +91,8 @@ def _own(options: argparse.Namespace, chosen: Experiment) -> dict[str, Any]:
         raise ValueError(f"experiment {chosen.name} has no --{other[0]}; it has "
                          f"{', '.join(f'--{name}' for name in chosen.options) or 'no options of its own'}.")
     for name, allowed, words in (("fraction", lambda x: 0 < x < 1, "between 0 and 1"),
-                                 *((name, lambda x: x >= 1, "at least 1") for name in ("answers", "layers", "agents"))):
+                                 *((name, lambda x: x >= 1, "at least 1") for name in ("answers", "layers", "agents")),
+                                 ("think", lambda x: x >= 0, "at least 0")):
         if name in given and not allowed(given[name]):
             raise ValueError(f"--{name} {given[name]} is not allowed: it must be {words}.")
     return {**chosen.options, **given}
@@ -112,14 +115,14 @@ def _name_models(options: argparse.Namespace, chosen: Experiment) -> None:
             options.models = [*options.models, f"{name}={value}"]
 
 
-def report(chosen: Experiment, study: Study, plan: Plan, screen: Screen) -> int:
-    """Writes and prints the result of what is finished."""
+def report(chosen: Experiment, study: Study, plan: Plan, screen: Screen, runs: int) -> int:
+    """Writes and prints the result of what is finished, and the study's page with so many runs."""
     from leapgen.evaluation.experiments.output import result_of, save
     from leapgen.evaluation.table import write_report
 
     summary = write_report(study)
     result = result_of(chosen, study, plan)
-    files = save(result, chosen, study, plan, summary)
+    files = save(result, chosen, study, plan, summary, runs)
     if not screen.quiet:
         screen.out.print(printed(result), markup=False, highlight=False, soft_wrap=True, end="")
         if not any(file.suffix == ".png" for file in files):

@@ -52,7 +52,8 @@ class Answers {
     const tally = this.tally(-1);
     const winner = tally.length && tally[0][0] !== null ? tally[0][0] : null;
     return h("section", { class: "vote", "aria-label": "The vote" },
-      h("p", {}, h("span", { class: "label" }, "majority"), h("strong", {}, winner === null ? "none" : short(this.text(winner), 200)),
+      h("p", {}, h("span", { class: "label" }, "majority"),
+        h("strong", {}, winner === null ? "none" : short(this.text(winner), 200)),
         winner !== null && this.all[winner].right !== null
         && h("span", { class: this.right(winner) ? "right" : "wrong" }, this.right(winner) ? "✓ right" : "✗ wrong"),
         this.run.expected !== null && !this.right(winner)

@@ -2,7 +2,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An element. `attributes`: "class", ..., on* for listeners, style as an object of CSS properties; children: nodes or text. */
+/** An element. Of `attributes`, on* are listeners, and style is an object of CSS properties. Children are nodes or text. */
 function h(tag, attributes = {}, ...children) {
   return filled(document.createElement(tag), attributes, children);
 }
@@ -32,7 +32,7 @@ const range = (length) => Array.from({ length }, (_, i) => i);
 const KINDS = ["beginning", "own", "trigger", "summary", "comment", "forced", "answer"];
 const KIND_NAMES = {
   beginning: "given beginning", own: "own reasoning", trigger: "trigger", summary: "summary", comment: "peers’ words",
-  forced: "forced phrase", answer: "answer",
+  forced: "forced phrase", answer: "answer", discarded: "discarded",
 };
 
 /** One line of at most so many characters. */
@@ -75,7 +75,8 @@ function listed(values, caption) {
 /** A bar of parts: [size, class, label]. The parts' own words are for those who cannot see it. */
 function stackedBar(parts, total, label) {
   let at = 0;
-  const bar = svg("svg", { class: "bar", viewBox: "0 0 100 10", preserveAspectRatio: "none", role: "img", "aria-label": label });
+  const bar = svg("svg", { class: "bar", viewBox: "0 0 100 10", preserveAspectRatio: "none", role: "img",
+    "aria-label": label });
   for (const [size, kind, title] of parts) {
     if (!size) continue;
     bar.append(svg("rect", { x: (100 * at) / total, y: 0, width: (100 * size) / total, height: 10, class: kind },

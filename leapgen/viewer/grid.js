@@ -47,9 +47,10 @@ class Grid {
     this._draw();
   }
 
-  /** Routes as [sender, row of its words, receiver, similarity]: into a cell from the row above, out of it to the row below. */
+  /** Routes as [sender, row of its words, reader, similarity]: into a cell from the row above, or out of it. */
   into(path, row) {
-    return row ? (this.run.blocks[row - 1].routes[path] ?? []).map(([peer, similarity]) => [peer, row - 1, path, similarity]) : [];
+    const routes = row ? this.run.blocks[row - 1].routes[path] ?? [] : [];
+    return routes.map(([peer, similarity]) => [peer, row - 1, path, similarity]);
   }
 
   outOf(path, row) {
@@ -72,7 +73,8 @@ class Grid {
       role: "gridcell", tabindex: -1, "aria-label": label, title: label, "data-path": path, "data-row": row,
       class: ["cell", colour(claim), silent ? "quiet" : "", claim !== before ? "changed" : "",
         this.answers.right(claim) ? "correct" : ""].join(" "),
-      onclick: () => this.onSelect(path, row), onpointerenter: () => this._preview(path, row), onpointerleave: () => this._preview(),
+      onclick: () => this.onSelect(path, row),
+      onpointerenter: () => this._preview(path, row), onpointerleave: () => this._preview(),
       onfocus: () => { if (path !== this.path || row !== this.row) this.onSelect(path, row); },
     }, h("b", {}, claim === null ? "–" : letter(claim)),
     this.run.paths.length <= WIDE && h("span", {}, claim === null ? "" : short(this.answers.text(claim), 40)));
@@ -100,7 +102,7 @@ class Grid {
     const { path, row, previewed } = this;
     const routes = new Map(); // each is drawn once, in the strongest of its classes
     const add = (list, kind) => list.forEach((route) => routes.set(route.slice(0, 3).join("/"), [route, kind]));
-    if (this.everyRoute) this.run.paths.forEach((_, i) => this.run.blocks.forEach((_, j) => add(this.into(i, j + 1), "any")));
+    if (this.everyRoute) this.cells.forEach((cells, j) => cells.forEach((_, i) => add(this.into(i, j), "any")));
     if (previewed) { add(this.outOf(...previewed), "preview out"); add(this.into(...previewed), "preview"); }
     add(this.outOf(path, row), "out");
     add(this.into(path, row), "in");

@@ -8,14 +8,14 @@ let view = null; // the run that is open
 let shown = null; // its number
 let scrolled = 0; // of the study, to come back to
 
-document.body.append(h("a", { class: "skip", href: "#main", onclick: (event) => { event.preventDefault(); main.querySelector("h1, h2, [tabindex='0']")?.focus(); } },
-  "skip to content"), h("div", { class: "top" }, trail, themeButton()), main);
+document.body.append(h("div", { class: "top" }, trail, themeButton()), main);
 
 const same = (one, other) => JSON.stringify(one.map(String)) === JSON.stringify(other.map(String));
 
 /** A run, inflated. */
 async function inflate(i) {
-  const packed = Uint8Array.from(atob(document.getElementById(`run-${i}`).textContent), (character) => character.charCodeAt(0));
+  const text = atob(document.getElementById(`run-${i}`).textContent);
+  const packed = Uint8Array.from(text, (character) => character.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   return JSON.parse(await new Response(stream).text());
 }
@@ -34,7 +34,9 @@ async function show() {
   if (study && where.length < 3) return showStudy();
   if (view && run === shown) return view.select(path, row);
   if (!view && study?.element.isConnected) scrolled = scrollY;
-  if (run < 0) return notice(`The run ${where.join(" / ")} is not in this page. leapgen show FILE --html PAGE makes a page of a run's file.`);
+  if (run < 0) {
+    return notice(`The run ${where.join(" / ")} is not in this page. leapgen show FILE --html PAGE makes a page of one.`);
+  }
   let opened;
   try {
     opened = await inflate(run);
@@ -67,7 +69,7 @@ function notice(words) {
   main.replaceChildren(h("p", { class: "warning", role: "status" }, words));
 }
 
-const home = () => h("a", { href: "#", onclick: (event) => { event.preventDefault(); location.hash = ""; } }, "← ", data.title);
+const home = () => h("a", { href: "#" }, "← ", data.title);
 
 /** Back to the study, and to other runs of the page: another problem, arm or group. */
 function steps(named) {

@@ -5,7 +5,7 @@ const KEYS = [["← → ↑ ↓", "go through the grid"], ["[ ]", "path before, 
   ["Esc", "leave the search, or the run"]];
 
 class RunView {
-  /** `onMove(path, block)`: what is shown has changed, so that the address can follow; block counts from 1, null is the end. */
+  /** `onMove(path, block)`: what is shown has changed, and the address can follow; block counts from 1, null is the end. */
   constructor(run, onMove) {
     this.run = run;
     this.onMove = onMove;
@@ -15,10 +15,11 @@ class RunView {
     this.detail = h("section", { class: "detail", "aria-live": "polite" });
     this.pathName = h("h2", { id: "path-name" });
     this.found = h("output", { class: "muted" });
-    this.input = h("input", { type: "search", id: "search", placeholder: "Search all paths", "aria-label": "Search all paths",
-      oninput: () => this._search(), onkeydown: (event) => {
-        if (event.key === "Enter") { event.preventDefault(); this.find(event.shiftKey ? -1 : 1); }
-      } });
+    this.input = h("input", {
+      type: "search", id: "search", placeholder: "Search all paths", "aria-label": "Search all paths",
+      oninput: () => this._search(),
+      onkeydown: (event) => { if (event.key === "Enter") this.find(event.shiftKey ? -1 : 1); },
+    });
     this.element = h("div", { class: "run" }, this._question(), this.answers.vote(),
       h("section", { "aria-label": "Grid" }, this._gridTools(), this.grid.element), this.detail,
       h("section", { class: "reading", "aria-labelledby": "path-name" },
@@ -84,10 +85,9 @@ class RunView {
 
   _question() {
     const { run } = this;
-    const state = run.finished ? "" : ", not finished";
-    return h("header", { class: "question" },
-      h("p", { class: "label" }, `${counted(run.paths.length, "path")}, ${counted(run.blocks.length, "block")}, seed ${run.seed}`
-        + `${run.model ? `, ${run.model}` : ""}${state}`),
+    const facts = [counted(run.paths.length, "path"), counted(run.blocks.length, "block"), `seed ${run.seed}`, run.model,
+      !run.finished && "not finished"];
+    return h("header", { class: "question" }, h("p", { class: "label" }, facts.filter(Boolean).join(", ")),
       folded(run.question, 400, "h1"));
   }
 
@@ -128,8 +128,9 @@ class RunView {
   }
 
   _said(said, row) {
-    if (!said) return [h("h3", {}, "Its summary"), h("p", { class: "muted" }, "It wrote none: it had ended, or its context was full.")];
-    return [h("h3", {}, "Its summary"), h("p", { class: "words own-words" }, said.text.trim() || "(nothing)"),
+    const title = h("h3", {}, "Its summary");
+    if (!said) return [title, h("p", { class: "muted" }, "It wrote none: it had ended, or its context was full.")];
+    return [title, h("p", { class: "words own-words" }, said.text.trim() || "(nothing)"),
       h("p", { class: "muted" }, counted(said.tokens, "token"), said.closed ? "" : ", cut short",
         said.block === row ? "" : `, written at block ${said.block + 1}`)];
   }
@@ -142,26 +143,27 @@ class RunView {
 
   _cellLink(path, row) {
     const claim = this.run.paths[path].claims[row];
-    return h("button", { type: "button", class: "peer", "data-peer": path, onclick: () => { this.select(path, row); this.grid.focus(); } },
-      this.answers.badge(claim), ` path ${path}`);
+    const go = () => { this.select(path, row); this.grid.focus(); };
+    return h("button", { type: "button", class: "peer", onclick: go }, this.answers.badge(claim), ` path ${path}`);
   }
 
   _ended(reason) {
-    return { stop: "by itself", stop_string: "at a stop string", forced: "when it was asked for its answer", length: "out of budget",
-      interrupted: "it was interrupted", null: "it has not" }[reason] ?? reason;
+    return { stop: "by itself", stop_string: "at a stop string", forced: "when it was asked for its answer",
+      length: "out of budget", interrupted: "it was interrupted", null: "it has not" }[reason] ?? reason;
   }
 
   _folded() {
     const { settings, ledger } = this.run;
     const { seconds, ...counts } = ledger;
+    const spent = Object.entries(seconds ?? {}).map(([phase, value]) => [phase, `${value.toFixed(1)} s`]);
+    const given = Object.entries(settings).filter(([, values]) => Object.keys(values).length);
+    const fold = (id, name, ...content) => h("details", { id }, h("summary", {}, name), content);
     return h("section", { class: "folded" },
-      h("details", { id: "ledger" }, h("summary", {}, "Ledger"), h("div", { class: "columns" }, listed(counts, "tokens, unless said otherwise"),
-        seconds && listed(Object.fromEntries(Object.entries(seconds).map(([phase, value]) => [phase, `${value.toFixed(1)} s`])),
-          "time by phase"))),
-      h("details", { id: "settings" }, h("summary", {}, "Settings"), h("div", { class: "columns" },
-        Object.entries(settings).filter(([, values]) => Object.keys(values).length).map(([name, values]) => listed(values, name)))),
-      h("details", { class: "screen" }, h("summary", {}, "Keys"), h("dl", { class: "keys" },
-        KEYS.map(([keys, what]) => [h("dt", {}, keys.split(" ").map((key) => [h("kbd", {}, key), " "])), h("dd", {}, what)]))));
+      fold("ledger", "Ledger", h("div", { class: "columns" }, listed(counts, "tokens, unless said otherwise"),
+        spent.length > 0 && listed(Object.fromEntries(spent), "time by phase"))),
+      fold("settings", "Settings", h("div", { class: "columns" }, given.map(([name, values]) => listed(values, name)))),
+      fold("keys", "Keys", h("dl", { class: "keys" }, KEYS.map(([keys, what]) => [
+        h("dt", {}, keys.split(" ").map((key) => [h("kbd", {}, key), " "])), h("dd", {}, what)]))));
   }
 
   _search() {

@@ -1,14 +1,18 @@
 // A study: what was asked, a table of arms, figures, and every problem with its paths by arm.
 
+const SPENT = [...KINDS, "discarded"];
+const is = (value) => value !== null && value !== undefined;
 const DOTS = { pitch: 6, radius: 2.1, most: 32 }; // of small multiples: in px; a longer row is folded
 
 class StudyView {
   constructor(study, title, runs) {
     Object.assign(this, { study, title, runs });
     this.inPage = new Set(runs.map(link));
-    this.rows = study.problems.map((problem, i) => ({ problem, place: i, element: this._problem(problem), rates: this._rates(problem) }));
+    this.rows = study.problems.map((problem, place) =>
+      ({ problem, place, element: this._problem(problem), rates: this._rates(problem) }));
     this.body = h("tbody", {});
-    this.element = h("div", { class: "study" }, this._asked(), this._arms(), this._figures(), this._problems(), this._left());
+    this.element = h("div", { class: "study" },
+      this._asked(), this._arms(), this._figures(), this._problems(), this._left());
     this._arrange();
   }
 
@@ -24,37 +28,40 @@ class StudyView {
   // -- arms -----------------------------------------------------------------------------------------------------------
 
   _arms() {
-    const { arms } = this.study;
-    if (!arms.length) return h("p", { class: "muted" }, "No arm has a finished unit.");
-    const has = (name) => arms.some((arm) => arm[name]), gains = this._gains();
-    const reach = [percent(gains[0], true), "0", percent(gains[1], true)].map((text) => text.replace(/\.\d/, ""));
-    const columns = [["pass", ["Pass@1", this._scale(["0", "50", "100"])], (arm) => this._interval(arm.pass, [0, 1])],
-      ["spread", "spread between groups", (arm) => arm.spread && percent(arm.spread)],
-      ["cons", "Cons@N", (arm) => this._estimate(arm.cons)], ["any", "Pass@N", (arm) => this._estimate(arm.any)],
-      ["shortest", "shortest majority", (arm) => this._estimate(arm.shortest)],
-      ["tokens", "tokens a path", (arm) => this._tokens(arm)],
-      ["gain", [`over ${this.study.baseline}`, this._scale(reach)], (arm) => this._interval(arm.gain, gains, true)],
-      ["equal", ["at equal tokens", this._scale(reach)], (arm) => this._interval(arm.equal, gains, true)],
-    ].filter(([name]) => has(name));
+    const { arms, baseline } = this.study;
+    const gains = this._gains();
+    const reach = [gains[0], 0, gains[1]].map((gain) => percent(gain, true).replace(/\.\d/, ""));
+    const columns = [
+      ["pass_at_1", ["Pass@1", this._scale(["0", "50", "100"])], (one) => this._interval(one, [0, 1])],
+      ["spread_between_groups", "spread between groups", (one) => percent(one)],
+      ["cons_at_n", "Cons@N", (one) => this._estimate(one)],
+      ["pass_at_n", "Pass@N", (one) => this._estimate(one)],
+      ["shortest_majority", "shortest majority", (one) => this._estimate(one)],
+      ["tokens", "tokens a path", (one) => this._tokens(one)],
+      ["gain", [`over ${baseline}`, this._scale(reach)], (one) => this._interval(one.pass_at_1, gains, true)],
+      ["gain_at_equal_tokens", ["at equal tokens", this._scale(reach)], (one) => this._interval(one.pass_at_1, gains, true)],
+    ].filter(([name]) => arms.some((arm) => is(arm[name])));
+    const row = (arm) => h("tr", { role: "row" }, h("th", { scope: "row", role: "rowheader" }, arm.name,
+      h("span", { class: "changes" }, arm.changes.map(([name, value]) => h("span", {}, `${name} ${plain(value)}`)))),
+    columns.map(([name, heading, shown]) => h("td", { role: "cell", class: name, "data-name": [heading].flat()[0] },
+      is(arm[name]) ? shown(arm[name]) : h("span", { class: "muted" }, "–"))));
     return h("section", { "aria-labelledby": "arms" }, h("h2", { id: "arms" }, "Arms"),
       h("div", { class: "scroll", tabindex: 0, role: "region", "aria-labelledby": "arms" },
         h("table", { class: "arms", role: "table" }, h("caption", {}, this.study.caption),
           h("thead", {}, h("tr", { role: "row" }, h("th", { scope: "col", role: "columnheader" }, "arm"),
             columns.map(([name, heading]) => h("th", { scope: "col", role: "columnheader", class: name }, heading)))),
-          h("tbody", {}, arms.map((arm) => h("tr", { role: "row" }, h("th", { scope: "row", role: "rowheader" }, arm.name,
-            h("span", { class: "changes" }, arm.changes.map(([name, value]) => h("span", {}, `${name} ${plain(value)}`)))),
-          columns.map(([name, heading, cell]) => h("td", { role: "cell", class: name, "data-name": [heading].flat()[0] },
-            cell(arm) || h("span", { class: "muted" }, "–")))))))),
+          h("tbody", {}, arms.map(row)))),
       this._legend());
   }
 
   _legend() {
-    const used = KINDS.filter((kind) => this.study.arms.some((arm) => arm.tokens && arm.tokens[kind]));
-    return h("p", { class: "legend" }, "tokens: ", used.map((kind) => [h("span", { class: `swatch back-${kind}` }), KIND_NAMES[kind], " "]));
+    const used = SPENT.filter((kind) => this.study.arms.some((arm) => arm.tokens?.[kind]));
+    return h("p", { class: "legend" }, "tokens: ",
+      used.map((kind) => h("span", {}, h("span", { class: `swatch back-${kind}` }), KIND_NAMES[kind], " ")));
   }
 
   _estimate(one) {
-    return one && [h("b", {}, percent(one.mean)), h("small", {}, ` ${percent(one.low)} to ${percent(one.high)}`)];
+    return [h("b", {}, percent(one.mean)), h("small", {}, ` ${percent(one.low)} to ${percent(one.high)}`)];
   }
 
   /** What a column's bars stand on. */
@@ -66,13 +73,13 @@ class StudyView {
 
   /** The span that holds every gain, zero in its middle. */
   _gains() {
-    const all = this.study.arms.flatMap((arm) => [arm.gain, arm.equal]).filter(Boolean);
+    const all = this.study.arms.flatMap((arm) => [arm.gain?.pass_at_1, arm.gain_at_equal_tokens?.pass_at_1]).filter(is);
     const most = Math.max(0.05, ...all.flatMap((one) => [Math.abs(one.low), Math.abs(one.high)]));
     return [-most, most];
   }
 
   _interval(one, [low, high], signed = false) {
-    if (!one) return null;
+    if (!one) return "–";
     const x = (value) => 4 + (112 * (value - low)) / (high - low);
     const said = `${percent(one.mean, signed)} [${percent(one.low, signed)}, ${percent(one.high, signed)}]`;
     const ticks = signed ? [0] : [0, 0.25, 0.5, 0.75, 1];
@@ -85,57 +92,64 @@ class StudyView {
       h("small", {}, ` ${percent(one.low, signed)} to ${percent(one.high, signed)}`))];
   }
 
-  _tokens(arm) {
-    if (!arm.tokens) return null;
-    const most = Math.max(...this.study.arms.map((one) => sum(Object.values(one.tokens ?? {}))));
-    const total = sum(Object.values(arm.tokens));
-    const said = KINDS.filter((kind) => arm.tokens[kind]).map((kind) => [kind, `${KIND_NAMES[kind]} ${number(Math.round(arm.tokens[kind]))}`]);
-    return [stackedBar(said.map(([kind, words]) => [arm.tokens[kind], `fill-${kind}`, words]), most || 1,
-      said.map(([, words]) => words).join(", ")), h("span", { class: "numbers" }, number(Math.round(total)))];
+  _tokens(tokens) {
+    const cost = (one) => sum(SPENT.map((kind) => one?.[kind] ?? 0));
+    const most = Math.max(...this.study.arms.map((arm) => cost(arm.tokens)));
+    const said = SPENT.filter((kind) => tokens[kind])
+      .map((kind) => [kind, `${KIND_NAMES[kind]} ${number(Math.round(tokens[kind]))}`]);
+    return [stackedBar(said.map(([kind, words]) => [tokens[kind], `fill-${kind}`, words]), most || 1,
+      said.map(([, words]) => words).join(", ")), h("span", { class: "numbers" }, number(Math.round(cost(tokens))))];
   }
 
   // -- figures --------------------------------------------------------------------------------------------------------
 
   _figures() {
     const { figures } = this.study;
+    const drawn = (figure) => h("figure", {},
+      figure.picture && h("img", { src: figure.picture, alt: `${figure.title}, as a picture` }),
+      h("figcaption", {}, h("strong", {}, figure.title),
+        figure.source && h("span", { class: "muted" }, ` ${figure.source}`),
+        (figure.notes ?? []).map((words) => h("p", {}, words))),
+      figure.rows && h("details", { open: !figure.picture }, h("summary", {}, "Numbers"), this._numbers(figure)));
     return figures.length > 0 && h("section", { "aria-labelledby": "figures" }, h("h2", { id: "figures" }, "Figures"),
-      h("div", { class: "figures" }, figures.map((figure) => h("figure", {},
-        figure.picture && h("div", { class: "sheet" }, h("img", { src: figure.picture, alt: `${figure.title}: drawn from the table below`,
-          loading: "lazy" })),
-        h("figcaption", {}, h("strong", {}, figure.title), figure.source && h("span", { class: "muted" }, ` ${figure.source}`),
-          (figure.notes ?? []).map((words) => h("p", {}, words))),
-        figure.rows && h("details", { open: !figure.picture }, h("summary", {}, "Numbers"), this._numbers(figure))))));
+      h("div", { class: "figures" }, figures.map(drawn)));
   }
 
+  /** A figure's table, with the paper's numbers where there are some. */
   _numbers({ columns, rows, paper }) {
-    const known = (column) => rows.some((row) => row.values[column.name]?.paper !== undefined);
-    const value = (one) => (one?.mean === undefined ? "–" : `${+one.mean.toFixed(2)} [${+one.low.toFixed(2)}, ${+one.high.toFixed(2)}]`);
-    return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Numbers" }, h("table", { class: "numbers-of" },
-      paper && h("caption", {}, `paper: ${paper}`),
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, ""), columns.map((column) => [
-        h("th", { scope: "col" }, `${column.name} (${column.unit})`), known(column) && h("th", { scope: "col" }, "paper")]))),
-      h("tbody", {}, rows.map((row) => h("tr", {}, h("th", { scope: "row" }, row.label), columns.map((column) => [
-        h("td", {}, value(row.values[column.name])), known(column) && h("td", {}, row.values[column.name]?.paper ?? "–")]))))));
+    const inPaper = (column) => rows.some((row) => is(row.values[column.name]?.paper));
+    const shown = (value) => String(+value.toFixed(2));
+    const value = (one) => (is(one?.mean) ? `${shown(one.mean)} [${shown(one.low)}, ${shown(one.high)}]` : "–");
+    const heads = columns.flatMap((one) => [`${one.name} (${one.unit})`, inPaper(one) && "paper"]).filter(Boolean);
+    const cells = (row) => columns.flatMap((column) => [value(row.values[column.name]),
+      inPaper(column) && String(row.values[column.name]?.paper ?? "–")]).filter(Boolean);
+    return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Numbers" },
+      h("table", { class: "numbers-of" }, paper && h("caption", {}, `paper: ${paper}`),
+        h("thead", {}, h("tr", {}, h("td"), heads.map((head) => h("th", { scope: "col" }, head)))),
+        h("tbody", {}, rows.map((row) => h("tr", {}, h("th", { scope: "row" }, row.label),
+          cells(row).map((cell) => h("td", {}, cell)))))));
   }
 
   // -- problems -------------------------------------------------------------------------------------------------------
 
   _problems() {
-    const { study } = this;
-    const names = study.arms.map((arm) => arm.name);
-    this.order = h("select", { id: "order", onchange: () => this._arrange() }, h("option", { value: "given" }, "as given"),
-      names.map((name, i) => h("option", { value: `hard ${i}` }, `hardest for ${name}`)),
-      names.length > 1 && range(names.length - 1).map((i) =>
-        h("option", { value: `gain ${i + 1}` }, `most changed from ${names[0]} to ${names[i + 1]}`)));
-    this.filter = h("input", { type: "search", placeholder: "Filter", "aria-label": "Filter problems", oninput: () => this._arrange() });
+    const names = this.study.arms.map((arm) => arm.name);
+    const option = (value, words) => h("option", { value }, words);
+    this.order = h("select", { id: "order", onchange: () => this._arrange() }, option("given", "as given"),
+      names.map((name, i) => option(`hard ${i}`, `hardest for ${name}`)),
+      names.slice(1).map((name, i) => option(`gain ${i + 1}`, `most changed from ${names[0]} to ${name}`)));
+    this.filter = h("input", { type: "search", placeholder: "Filter", "aria-label": "Filter problems",
+      oninput: () => this._arrange() });
     this.shown = h("output", { class: "muted" });
-    return h("section", { "aria-labelledby": "problems" }, h("div", { class: "tools" }, h("h2", { id: "problems" }, "Problems"),
-      h("label", {}, "order ", this.order), this.filter, this.shown),
-    h("p", { class: "muted hint" }, "A dot is a path: ", this._key("1", "right"), ", ", this._key("0", "wrong"), ", ",
-      this._key("-", "no answer"), "; a row of them is a group, ✓ or ✗ its vote. An underlined count opens the group’s paths."),
-    h("div", { class: "scroll", tabindex: 0, role: "region", "aria-labelledby": "problems" },
-      h("table", { class: "problems", role: "table" }, h("thead", {}, h("tr", { role: "row" }, h("th", { scope: "col", role: "columnheader" }, "problem"),
-        names.map((name) => h("th", { scope: "col", role: "columnheader" }, name)))), this.body)));
+    const head = (name) => h("th", { scope: "col", role: "columnheader" }, name);
+    return h("section", { "aria-labelledby": "problems" },
+      h("div", { class: "tools" }, h("h2", { id: "problems" }, "Problems"), h("label", {}, "order ", this.order),
+        this.filter, this.shown),
+      h("p", { class: "muted hint" }, "A dot is a path: ", this._key("1", "right"), ", ", this._key("0", "wrong"), ", ",
+        this._key("-", "no answer"), "; a row is a group, ✓ or ✗ its vote. An underlined count opens the group’s paths."),
+      h("div", { class: "scroll", tabindex: 0, role: "region", "aria-labelledby": "problems" },
+        h("table", { class: "problems", role: "table" },
+          h("thead", {}, h("tr", { role: "row" }, head("problem"), names.map(head))), this.body)));
   }
 
   _key(sign, words) {
@@ -156,14 +170,15 @@ class StudyView {
     const right = signs.filter((sign) => sign === "1").length;
     const said = `${arm.name}, group ${unit.group}: ${right} of ${signs.length} right; majority ${unit.majority ?? "none"}, `
       + (unit.right ? "right" : "wrong");
-    const across = Math.min(signs.length, DOTS.most), rows = Math.ceil(signs.length / DOTS.most);
-    const at = (i) => DOTS.pitch * (i + 0.5);
-    const picture = svg("svg", { class: "dots", width: across * DOTS.pitch, height: rows * DOTS.pitch, role: "img", "aria-label": said },
-      svg("title", {}, said), signs.map((sign, i) => this._dot(sign, at(i % DOTS.most), at(Math.floor(i / DOTS.most)))));
-    const content = [picture, h("span", { class: `mark ${unit.right ? "right" : "wrong"}`, "aria-hidden": "true" }, unit.right ? "✓" : "✗"),
-      h("span", { class: "count", "aria-hidden": "true" }, `${right}`)];
-    const parts = [problem.id, arm.name, unit.group];
-    return this.inPage.has(link(parts)) ? h("a", { class: "unit", href: link(parts) }, content) : h("span", { class: "unit" }, content);
+    const { pitch, most } = DOTS;
+    const width = pitch * Math.min(signs.length, most), height = pitch * Math.ceil(signs.length / most);
+    const dots = signs.map((sign, i) => this._dot(sign, pitch * (i % most + 0.5), pitch * (Math.floor(i / most) + 0.5)));
+    const content = [
+      svg("svg", { class: "dots", width, height, role: "img", "aria-label": said }, svg("title", {}, said), dots),
+      h("span", { class: `mark ${unit.right ? "right" : "wrong"}`, "aria-hidden": "true" }, unit.right ? "✓" : "✗"),
+      h("span", { class: "count", "aria-hidden": "true" }, right)];
+    const href = link([problem.id, arm.name, unit.group]);
+    return this.inPage.has(href) ? h("a", { class: "unit", href }, content) : h("span", { class: "unit" }, content);
   }
 
   _dot(sign, x, y) {
@@ -184,7 +199,8 @@ class StudyView {
     const wanted = this.filter.value.trim().toLowerCase();
     const key = { given: (row) => row.place, hard: (row) => row.rates[arm],
       gain: (row) => -Math.abs(row.rates[arm] - row.rates[0]) }[how];
-    const rows = this.rows.filter(({ problem }) => `${problem.id} ${problem.question} ${problem.answer}`.toLowerCase().includes(wanted));
+    const rows = this.rows.filter(({ problem: { id, question, answer } }) =>
+      `${id} ${question} ${answer}`.toLowerCase().includes(wanted));
     const last = (value) => (Number.isNaN(value) ? Infinity : value);
     rows.sort((a, b) => last(key(a)) - last(key(b)) || a.place - b.place);
     this.body.replaceChildren(...rows.map((row) => row.element));

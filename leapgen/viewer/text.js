@@ -18,7 +18,8 @@ class PathText {
     this.path = path;
     for (const chip of this.chips.children) {
       const kind = chip.dataset.kind;
-      chip.replaceChildren(KIND_NAMES[kind], h("span", { class: "muted" }, ` ${number(this.run.paths[path].tokens[kind] ?? 0)}`));
+      const tokens = this.run.paths[path].tokens[kind] ?? 0;
+      chip.replaceChildren(KIND_NAMES[kind], h("span", { class: "muted" }, ` ${number(tokens)}`));
     }
     this._render();
   }

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 PROGRAMS = ("chromium", "chromedriver")
-OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-           "--disable-sync", "--no-first-run", "--disable-extensions", "--hide-scrollbars", "--window-size=1280,900")
+OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+           "--disable-component-update", "--disable-sync", "--no-first-run", "--disable-extensions", "--hide-scrollbars",
+           "--window-size=1280,900")
 
 
 @contextmanager

@@ -13,13 +13,13 @@ from leapgen.record.run import BlockRecord, LeapOutput, PathOutput, Route, Segme
 from leapgen.tasks.base import Task
 from leapgen.tasks.problems import Problem
 
-WORDS = "we have the sum of all primes below a hundred so count them once more and check whether every term is odd".split()
+WORDS = ["we", "have", "the", "sum", "of", "all", "primes", "below", "a", "hundred", "so", "count", "them", "and", "check"]
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\u2028</q> <!-- "
 
 
 def run(n: int = 4, blocks: int = 2, tokens: int = 40, say: str = "", question: str = "How many primes are below 100?",
         seed: int = 0) -> LeapOutput:
-    """A run in which path i says ``summary b of i`` in its summary of block b, and reads the two paths after it at every block."""
+    """A run in which path i says ``summary b of i`` at block b, and reads the two paths after it."""
     rng = random.Random(seed)
     segments = [[Segment("prompt", [1] * 9)] for _ in range(n)]
     held = []
@@ -34,8 +34,9 @@ def run(n: int = 4, blocks: int = 2, tokens: int = 40, say: str = "", question: 
         routes = {i: [Route((i + k) % n, 0.5 * k) for k in (1, 2) if k < n] for i in range(n)}
         for i, told in routes.items():
             quotes = "\n".join(f'Peer {k}: "{messages[route.peer].text}"' for k, route in enumerate(told, 1))
+            sources = [Source(3 + k, 4 + k, route.peer, block) for k, route in enumerate(told)]
             segments[i].append(Segment("comment", [5] * 20, f"\n\n<comment> {quotes} </comment>\n\nI compare.", block,
-                                       sources=[Source(3 + k, 4 + k, route.peer, block) for k, route in enumerate(told)]))
+                                       sources=sources))
         held.append(BlockRecord(block, messages, routes))
     paths = []
     for i in range(n):
@@ -43,8 +44,8 @@ def run(n: int = 4, blocks: int = 2, tokens: int = 40, say: str = "", question: 
         segments[i] += [Segment("own", [2] * tokens, " ".join(rng.choices(WORDS, k=tokens))),
                         Segment("answer", [6] * 3, f"\n\n\\boxed{{{answer}}}" if answer else "\n\nI do not know.")]
         paths.append(PathOutput(i, segments[i], answer, "stop", {"stage": "finished"}))
-    return LeapOutput(question, paths, held, Ledger(decoded=100, seconds={"reason": 1.5}), seed, "tiny", {"interval": tokens},
-                      {"temperature": 0.6}, True)
+    ledger = Ledger(decoded=100, seconds={"reason": 1.5})
+    return LeapOutput(question, paths, held, ledger, seed, "tiny", {"interval": tokens}, {"temperature": 0.6}, True)
 
 
 def study(folder, problems: int = 3, groups: int = 2, seconds: float = 1.5):
@@ -57,8 +58,3 @@ def study(folder, problems: int = 3, groups: int = 2, seconds: float = 1.5):
         output.ledger.seconds["reason"] = seconds
         made.parts.append("worker", 0, made.keep(unit, {}, output))
     return made
-
-
-NUMBERS = {"independent": {"pass": {"mean": 0.4, "low": 0.3, "high": 0.5}, "tokens": {"own": 90.0, "answer": 3.0}},
-           "leap:router=random": {"pass": {"mean": 0.6, "low": 0.5, "high": 0.75}, "tokens": {"own": 80.0, "comment": 40.0},
-                                  "gain": {"mean": 0.2, "low": 0.1, "high": 0.3}, "spread": 0.02}}

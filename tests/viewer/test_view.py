@@ -96,7 +96,8 @@ def test_the_policy_lets_nothing_run_but_the_page_s_own_script():
 def test_the_script_makes_no_markup_of_text():
     """Would catch: a convenient innerHTML."""
     source = "".join((FOLDER / name).read_text() for name in SCRIPTS + STYLES)
-    forbidden = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", "fetch(", "url(", "@import")
+    forbidden = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", "fetch(", "url(",
+                 "@import")
     assert [word for word in forbidden if word in source] == []
 
 
@@ -110,6 +111,7 @@ def test_show_writes_a_page_of_a_run_compressed_or_not(tmp_path, capsys):
         assert (tmp_path / "page.html").read_text() == output.to_html() and capsys.readouterr().out == ""
     assert LeapOutput.load(packed).to_dict() == LeapOutput.load(file).to_dict()
     packed.write_bytes(packed.read_bytes()[:-20])
-    for arguments, words in (([str(tmp_path)], "folder"), ([str(file), "--path", "1"], "--path"), ([str(packed)], "not a saved")):
+    for arguments, words in (([str(tmp_path)], "folder"), ([str(file), "--path", "1"], "--path"),
+                             ([str(packed)], "not a saved")):
         assert main(["show", *arguments, "--html", str(tmp_path / "other.html")]) == 1
         assert words in capsys.readouterr().err and not (tmp_path / "other.html").exists()

@@ -11,7 +11,8 @@ from leapgen.evaluation.experiments.base import ALONE, Experiment, Plan
 from leapgen.evaluation.experiments.measures import Measured, pass_at_1
 from leapgen.evaluation.figures import bars, one, stacked
 from leapgen.evaluation.placebos import OwnSummary
-from leapgen.evaluation.probes import Probe, Probed, probes_of, standing
+from leapgen.evaluation.probed import Probed
+from leapgen.evaluation.probes import Probe, probes_of, standing
 from leapgen.evaluation.records import Record
 from leapgen.evaluation.results import Column, Row, Table
 from leapgen.evaluation.study import Study
@@ -57,7 +58,7 @@ def communications(probes: list[Probe], same: Same) -> Iterator[tuple[int, str, 
 
 
 def types_arms(plan: Plan) -> list[Arm]:
-    return [Arm("leap", protocol=partial(Probed, placebo=OwnSummary, score=False))]
+    return [Arm("leap", protocol=partial(Probed, placebo=OwnSummary, score=False, think=plan.options["think"]))]
 
 
 def types_table(study: Study, plan: Plan) -> Table:
@@ -97,7 +98,7 @@ def types_table(study: Study, plan: Plan) -> Table:
 
 
 def transitions_arms(plan: Plan) -> list[Arm]:
-    return [Arm("leap", protocol=partial(Probed, score=False)),
+    return [Arm("leap", protocol=partial(Probed, score=False, think=plan.options["think"])),
             Arm("alone", ALONE, protocol=partial(Probed, score=False, every=plan.leap.interval))]
 
 
@@ -150,8 +151,9 @@ def transitions_table(study: Study, plan: Plan) -> Table:
 LONG = {"interval": 48, "max_new_tokens": 384}  # seven blocks, as in the paper
 INFLUENCE = (
     Experiment("types", "Fig. 9", "What becomes of what peers say?", types_arms, types_table,
-               one(stacked(KINDS, "share of communications (%)")), (7.2, 4.0), {"max_new_tokens": 32768}, {"maze": LONG}),
+               one(stacked(KINDS, "share of communications (%)")), (7.2, 4.0), {"max_new_tokens": 32768}, {"maze": LONG},
+               {"think": 0}),
     Experiment("transitions", "Fig. 13", "Who changes to what?", transitions_arms, transitions_table,
                one(bars({"paths": "with peers", "alone": "alone"}, (0, 1), "paths (%)")), (6.4, 3.9),
-               {"max_new_tokens": 32768}, {"maze": LONG}),
+               {"max_new_tokens": 32768}, {"maze": LONG}, {"think": 0}),
 )

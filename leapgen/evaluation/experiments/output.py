@@ -10,10 +10,10 @@ from typing import Any
 from leapgen.evaluation import paper
 from leapgen.evaluation.experiments.base import Experiment, Plan
 from leapgen.evaluation.figures import save_picture
-from leapgen.evaluation.report import study_page
+from leapgen.evaluation.report import write_page
 from leapgen.evaluation.results import Result
 from leapgen.evaluation.study import Study
-from leapgen.record.files import save_bytes, save_json
+from leapgen.record.files import save_json
 
 
 def result_of(experiment: Experiment, study: Study, plan: Plan) -> Result:
@@ -51,35 +51,24 @@ def claim(folder: Path, experiment: Experiment, options: Mapping[str, Any]) -> N
                          "choose another --output.")
 
 
-def save(result: Result, experiment: Experiment, study: Study, plan: Plan, summary: Mapping[str, Any]) -> list[Path]:
+def save(result: Result, experiment: Experiment, study: Study, plan: Plan, summary: Mapping[str, Any],
+         runs: int) -> list[Path]:
     """Writes ``NAME.json``, ``NAME.png`` and ``index.html`` into the study's report; returns what was written.
 
     Without matplotlib there is no picture.
 
     Args:
         summary: what ``leapgen.evaluation.table.write_report`` gave.
+        runs: how many runs the page carries.
 
     Raises:
         OSError: a file cannot be written.
     """
-    numbers, picture, page = (study.folder / "report" / name
-                              for name in (f"{result.name}.json", f"{result.name}.png", "index.html"))
+    numbers, picture = (study.folder / "report" / f"{result.name}.{kind}" for kind in ("json", "png"))
     figure: dict[str, Any] = result.to_dict()
     save_json({**figure, "options": dict(plan.options), "units": summary["units"], "settings": summary["settings"]}, numbers)
     try:
         save_picture(result, experiment.draw, experiment.size, picture)
-        figure["picture"] = picture
     except ModuleNotFoundError:
-        pass
-    save_bytes(study_page(study, {name: _arm(row) for name, row in summary["arms"].items()}, [figure]).encode(), page)
-    return [numbers, *([picture] if "picture" in figure else []), page]
-
-
-def _arm(row: Mapping[str, Any]) -> dict[str, Any]:
-    """An arm's numbers as a page takes them."""
-    names = {"pass": "pass_at_1", "cons": "cons_at_n", "any": "pass_at_n", "shortest": "shortest_majority",
-             "spread": "spread_between_groups"}
-    gains = {"gain": "gain", "equal": "gain_at_equal_tokens"}
-    tokens = {kind: count for kind, count in row.get("tokens", {}).items() if kind != "all"}
-    return {**{name: row.get(field) for name, field in names.items()}, "tokens": tokens or None,
-            **{name: (row.get(field) or {}).get("pass_at_1") for name, field in gains.items()}}
+        return [numbers, write_page(study, summary, [figure], runs)]
+    return [numbers, picture, write_page(study, summary, [{**figure, "picture": picture}], runs)]
