@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
-from leapgen.answers.reading import Group, Reading, Term, read
+from leapgen.answers.reading import Reading, Term, read
 from leapgen.answers.spelling import normalize_answer
 from leapgen.answers.votes import grouped
 from leapgen.answers.worker import Pair, Worker

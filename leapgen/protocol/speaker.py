@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from leapgen.config import PathConfig, SamplingConfig
@@ -24,13 +24,20 @@ class Speaker:
     sampling: SamplingConfig
     prompt: tuple[int, ...]
 
+    def without_answer(self) -> Speaker:
+        """For paths that neither write an answer nor are asked for one."""
+        return replace(self, config=replace(self.config, write_answer=False, force_answer=False))
+
     @cached_property
-    def forced_answer(self) -> list[int]:
-        """The tokens that ask a path out of budget for its answer; none if none is asked for."""
-        if not self.config.force_answer:
-            return []
+    def answer_phrase(self) -> list[int]:
+        """The tokens that ask a path for its answer: the phrase, the end of thinking and the answer's lead."""
         closing = f"\n{self.endings.think_end}" if self.endings.think_end else ""
         return self.vocabulary.encode([self.prompts.forced_answer + closing + self.prompts.answer_lead], after=self.prompt)
+
+    @property
+    def forced_answer(self) -> list[int]:
+        """The tokens that ask a path out of budget for its answer; none if none is asked for."""
+        return self.answer_phrase if self.config.force_answer else []
 
     @property
     def reserved_positions(self) -> int:

@@ -89,10 +89,10 @@ def side_by_side(maze: Maze, alone: LeapOutput, together: LeapOutput) -> Columns
     """Where the paths of two runs on a maze went, how many found the way, and the vote."""
     panels = []
     for title, output in (("on their own", alone), ("with peers (LeaP)", together)):
-        right = sum(maze.is_solved_by(path.answer) for path in output.paths)
+        right = sum(maze.is_solved_by(path.answer) for path in output.voters)
         vote = output.majority()
         text = draw(maze, [walked(maze, path.own_text) for path in output.paths])
-        text.append(f"\n{right} of {len(output.paths)} paths found the way\n", "bold")
+        text.append(f"\n{right} of {len(output.voters)} paths found the way\n", "bold")
         text.append(f"vote: {vote} {'✓' if maze.is_solved_by(vote) else '✗'}\n")
         text.append(f"{sum(path.count(*AFTER_PROMPT) for path in output.paths) // len(output.paths)} tokens a path", "dim")
         panels.append(Panel(text, title=title))

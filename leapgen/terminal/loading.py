@@ -53,6 +53,11 @@ def engine_config(options: argparse.Namespace) -> EngineConfig:
     return EngineConfig(**given(options, EngineConfig))
 
 
+def local_device(device_map: str | None) -> str | None:
+    """``cuda`` as the device of this process, where torchrun has started several on a machine and numbered them."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if device_map == "cuda" and "LOCAL_RANK" in os.environ else device_map
+
+
 def load(name: str, screen: Screen, *, dtype: str = "auto", device_map: str | None = None,
          engine: EngineConfig | None = None, prompts: PromptSet | None = None) -> LeapGenerator:
     """Loads a generator.
