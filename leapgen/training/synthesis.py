@@ -16,7 +16,7 @@ from leapgen.config import LeapConfig, plain_values
 from leapgen.generator import LeapGenerator
 from leapgen.protocol.text import decode
 from leapgen.record.run import LeapOutput, PathOutput
-from leapgen.tasks.problems import Problem
+from leapgen.tasks.base import Problem
 
 Grade = Callable[[Problem, str | None], bool]
 Graded = dict[str, list[dict[str, Any]]]  # responses, kept and dropped

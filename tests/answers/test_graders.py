@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from leapgen.answers import ChoiceGrader, MathGrader, extract_answer, grader
 from leapgen.record.run import LeapOutput, PathOutput, Segment
-from leapgen.tasks.problems import Problem, load_problems
+from leapgen.tasks.base import Problem
+from leapgen.tasks.problems import load_problems
 
 pytest.importorskip("math_verify")
 

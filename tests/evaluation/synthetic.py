@@ -13,7 +13,7 @@ from leapgen.evaluation.settings import StudySettings
 from leapgen.evaluation.units import Unit
 from leapgen.record.run import LeapOutput, PathOutput, Segment
 from leapgen.tasks.base import Task
-from leapgen.tasks.problems import Problem
+from leapgen.tasks.base import Problem
 
 MAZE = LeapConfig(interval=72, max_new_tokens=216)
 

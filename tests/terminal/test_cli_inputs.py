@@ -115,7 +115,8 @@ def test_a_document_of_problems_is_a_list_of_questions(model_folder, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "text", "message"), [
-    ("q.json", '{"problems": 3}', "'problems', a list"), ("q.json", "[1]", "entry 1"), ("q.json", "{}", "a list"), ("q.json", "[", "not JSON"), ("q.jsonl", '"a"\n{', "line 2"),
+    ("q.json", '{"problems": 3}', "'problems', a list"),
+    ("q.json", "[1]", "entry 1"), ("q.json", "{}", "a list"), ("q.json", "[", "not JSON"), ("q.jsonl", '"a"\n{', "line 2"),
     ("q.jsonl", '"a"\n\n{"answer": "7"}', "line 3"), ("q.txt", "\n", "no question"),
     ("q.json", '[{"problem": "a", "beginning": 3}]', "entry 1"),
 ])

@@ -9,7 +9,8 @@ import torch
 from leap_run import LEAP, generator
 from transformers import Trainer
 
-from leapgen.tasks.problems import Problem, load_problems
+from leapgen.tasks.base import Problem
+from leapgen.tasks.problems import load_problems
 from leapgen.terminal.cli import main
 from leapgen.training.finetuning import IGNORED, Responses, finetune
 from leapgen.training.recipe import RECIPES, Recipe
