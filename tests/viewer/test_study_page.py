@@ -69,9 +69,9 @@ def test_arms_figures_and_problems_are_there(chromium, page):
 def test_dots_are_the_paths(chromium, page):
     """Would catch: a dot too many or too few, or of the wrong kind; the vote's mark on another group."""
     chromium.open(page)
-    shown = chromium.run("""[...document.querySelectorAll(".unit")].map((unit) => [
-        ...["right", "wrong", "silent"].map((kind) => unit.querySelector(`.dots .${kind}`).getAttribute("d").split("M").length - 1),
-        unit.querySelector(".mark").textContent])""")
+    shown = chromium.run("""[...document.querySelectorAll(".unit")].map((unit) => {
+        const count = (kind) => unit.querySelector(`.dots .${kind}`).getAttribute("d").split("M").length - 1;
+        return [count("right"), count("wrong"), count("silent"), unit.querySelector(".mark").textContent]; })""")
     assert shown == [[2, 1, 1, "✓"]] * 11
 
 
