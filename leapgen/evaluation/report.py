@@ -54,7 +54,7 @@ def study_page(study: Study, summary: Mapping[str, Any], figures: Sequence[Mappi
     title = f"{settings['task']} · {Path(settings['model']).name}"
     view = {
         "facts": [["task", settings["task"]], ["model", settings["model"]], ["problems", len(study.problems)],
-                  ["groups", settings["groups"]], ["paths a group", settings["n"]], ["seed", settings["seed"]]],
+                  ["groups", settings["groups"]], ["paths a group", settings["n"]], ["seed", str(settings["seed"])]],
         "settings": _settings(settings), "baseline": INDEPENDENT,
         "caption": "Percent; means over problems with 95% bootstrap intervals. Pass@1 is of single paths, Cons@N of votes, "
                    "Pass@N of groups in which any path is right; gains are of Pass@1, in points.",

@@ -34,7 +34,8 @@ def run_view(saved: Mapping[str, Any], claims: Sequence[Sequence[str | None]], m
     ledger = {name: value for name, value in saved["ledger"].items()
               if not (reproducible and (name == "seconds" or name in BY_SCHEDULE))}
     return {
-        "question": saved["question"], "model": saved["model"], "seed": saved["seed"], "finished": saved["finished"],
+        "question": saved["question"], "model": saved["model"], "finished": saved["finished"],
+        "seed": str(saved["seed"]),  # a browser's numbers are exact up to 2**53
         "expected": expected, "majority": None if majority is None else number[majority],
         "answers": [{"text": text, "right": right(text)} for text in answers],
         "paths": [_path(path, held, number) for path, held in zip(saved["paths"], claims, strict=True)],
