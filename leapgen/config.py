@@ -207,6 +207,8 @@ class LeapConfig(PathConfig):
     Args:
         max_blocks: most blocks; ``None`` holds as many as fit in the budget, 0 makes paths independent.
         blocks: numbers (from 0) of the intervals that end in a block; ``None`` for all.
+        paths_after: how many paths, the first ones, go on after the last block that ``blocks`` or ``max_blocks`` allows;
+            ``None`` for all. The others stop at that block and have no vote: they are there for their summaries.
         top_k_peers: most summaries that a path receives at a block.
         router: ``dispersed`` (Eq. 1), ``clustered`` (Eq. 2), ``hybrid`` (Eq. 3), ``random`` or ``all``, or a
             callable ``(receiver, messages, k, random generator) -> senders`` in the order they are read; receiver and
@@ -228,6 +230,7 @@ class LeapConfig(PathConfig):
 
     max_blocks: int | None = None
     blocks: tuple[int, ...] | None = None
+    paths_after: int | None = None
     top_k_peers: int = 4
     router: str | Callable[..., Sequence[int]] = "dispersed"
     similarity: str | Callable[..., Any] = "levenshtein"
@@ -245,6 +248,10 @@ class LeapConfig(PathConfig):
         if self.blocks is not None:
             make_tuple(self, "blocks", "integers >= 0, or None for every interval", lambda block: is_int(block, 0))
             object.__setattr__(self, "blocks", tuple(sorted(set(self.blocks))))
+        require(self.paths_after is None or is_int(self.paths_after, 1), "paths_after", self.paths_after,
+                "an integer >= 1, or None for all paths")
+        require(self.paths_after is None or bool(self.max_blocks if self.blocks is None else self.blocks), "paths_after",
+                self.paths_after, "None without blocks or max_blocks: they say which block is the last")
         require(takes(self.router, 4) if callable(self.router)
                 else isinstance(self.router, str) and self.router in ROUTERS, "router", self.router,
                 f"one of {', '.join(ROUTERS)}, or a callable (receiver, messages, k, rng) -> senders")
@@ -270,9 +277,13 @@ class LeapConfig(PathConfig):
         return cls(**{"similarity": "indel", "sampling_defaults": {"min_p": 0.05}, **changes})
 
     @classmethod
-    def single(cls, at: int = 4096, **changes: Any) -> LeapConfig:
-        """LeaP in Single Communication (LeaP-S, section 5.1.4): one block after ``at`` own tokens."""
-        return cls(**{"interval": at, "blocks": (0,), **changes})
+    def single(cls, at: int = 4096, paths: int | None = None, **changes: Any) -> LeapConfig:
+        """LeaP in Single Communication (LeaP-S, section 5.1.4): one block after ``at`` own tokens.
+
+        After it, the first ``paths`` paths go on: 1 in the published code and in Tables 3 and 4, ``None`` for all.
+        A question's paths are one group: n is what the published code calls ``num_mix``.
+        """
+        return cls(**{"interval": at, "blocks": (0,), "paths_after": paths, **changes})
 
     @classmethod
     def leap_t(cls, **changes: Any) -> LeapConfig:

@@ -50,9 +50,9 @@ class Question:
         return [OutputEvent(self.group.question, self.output)]
 
     def progress(self) -> Progress:
-        group = self.group
+        group, voters = self.group, [path for path in self.group.paths if path.votes]
         return Progress(time.perf_counter() - self.began, group.ledger.decoded, len(group.blocks),
-                        [path.answer_found for path in group.paths if path.stage == "finished"], len(group.paths))
+                        [path.answer_found for path in voters if path.stage == "finished"], len(voters))
 
 
 class Job:

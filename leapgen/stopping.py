@@ -13,7 +13,8 @@ from leapgen.answers import normalize_answer
 class Progress:
     """How far a question is. A stop condition gets this after every step in which one of its paths moved.
 
-    ``answers`` are those of the paths that have ended, None without one; ``tokens`` are sampled ones, over all paths.
+    ``answers`` are those of the paths that have ended, None without one, and ``paths`` how many may still end with one; both
+    leave out paths whose answer does not count. ``tokens`` are sampled ones, over all paths.
     """
 
     seconds: float

@@ -43,6 +43,7 @@ REFUSED = {
             "interval", "max_new_tokens", "summary_tokens", "top_k_peers", "forced_answer_tokens", "written_answer_tokens")},
         "max_blocks": [-1, 1.0, True, "2", NAN],
         "blocks": [[-1], [0.5], ["0"], [None], [True], 3, "012"],
+        "paths_after": [*NOT_POSITIVE],
         "router": ["nearest", "Dispersed", "", None, 3, ["dispersed"]],
         "similarity": ["cosine", "", None, 3, ["indel"]],
         "min_new_tokens": [-1, 1.0, None, True, 16385],
@@ -234,6 +235,7 @@ def test_the_defaults_are_the_papers():
     (LeapConfig.official(), {"similarity": "indel", "sampling_defaults": (("min_p", 0.05),)}),
     (LeapConfig.single(), {"blocks": (0,)}),
     (LeapConfig.single(2048), {"blocks": (0,), "interval": 2048}),
+    (LeapConfig.single(2048, paths=1), {"blocks": (0,), "interval": 2048, "paths_after": 1}),
     (LeapConfig.leap_t(), {"self_summarize": True, "explain": False}),
     (LeapConfig.independent(), {"max_blocks": 0, "explain": False}),
 ])

@@ -38,6 +38,13 @@ def check_block(speaker: Speaker, config: LeapConfig, beginning: int) -> None:
         raise ValueError(f"no LeaP block would be held: with interval={config.interval} and blocks={config.blocks} none "
                          f"comes before max_new_tokens={config.max_new_tokens}{begun}. Use a smaller interval or an earlier "
                          "one of blocks, or leap=False for independent paths.")
+    if config.paths_after is not None:
+        last = config.blocks[: config.max_blocks][-1] if config.blocks else (config.max_blocks or 0) - 1
+        if (beginning // config.interval + last + 1) * config.interval >= config.max_new_tokens:
+            raise ValueError(f"paths_after={config.paths_after} waits for a last block that would not be held: with "
+                             f"interval={config.interval}, blocks={config.blocks} and max_blocks={config.max_blocks} it "
+                             f"comes after max_new_tokens={config.max_new_tokens}. Use fewer blocks, a smaller interval, or "
+                             "paths_after=None.")
     needed = prompt + intervals * config.interval + frame + config.summary_tokens + answer
     if needed >= speaker.engine.context_length:
         times = f"{intervals} x " if intervals > 1 else ""

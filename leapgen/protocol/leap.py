@@ -35,17 +35,22 @@ class Leap(Protocol):
         self.skipping: set[int] = set()  # paths whose context holds no further summary: they reason on alone
         self.shared: dict[int, Message] = {}  # what paths that concluded go on sharing
         self._block: BlockRecord | None = None  # the block being held
+        if self.config.paths_after is not None:
+            for path in group.paths[self.config.paths_after :]:  # it neither writes an answer nor is asked for one
+                path.votes, path.speaker = False, group.speaker.without_answer()
 
     def check(self) -> None:
         super().check()
-        check_block(self.group.speaker, self.config, len(self.group.beginning))
+        check_block(self.group.speaker, self.config, min(map(len, self.group.beginnings)))
 
     def go_on(self, path: Path) -> None:
         stretch = self.schedule.stretch(len(self.group.blocks), path.round_tokens)
-        if path.index in self.skipping or stretch is None:
+        if path.index not in self.skipping and stretch is not None:
+            path.reason(stretch, (SUMMARY_OPEN,) if self.config.self_summarize else ())
+        elif path.votes:
             path.reason()
         else:
-            path.reason(stretch, (SUMMARY_OPEN,) if self.config.self_summarize else ())
+            path.finish("retired")
 
     def advance(self) -> None:
         """Begins a block when every live path waits for it; ends it when every summary is written."""
@@ -68,6 +73,10 @@ class Leap(Protocol):
     def _begin_block(self, waiting: Sequence[Path]) -> None:
         """Cuts each path to its last thought and lets a fork of it write the summary."""
         block, speaker = len(self.group.blocks), self.group.speaker
+        if not any(path.votes for path in waiting):  # nobody will read what they wrote
+            for path in waiting:
+                path.finish("retired")
+            return
         for path in waiting:
             opening: list[int] = []
             if path.paused_at is None:
@@ -94,7 +103,8 @@ class Leap(Protocol):
         answers = {path.index: extract_answer(path.transcript.thought()) for path in paths}
         written = {path.index: path.message(answers[path.index]) for path in paths if path.pending is not None}
         block.summaries = dict(sorted({**self.shared, **written}.items()))
-        receivers = [path for path in paths if path.index in written and path.stage == "waiting"]
+        writers = [path for path in paths if path.index in written and path.stage == "waiting"]
+        receivers = [path for path in writers if path.votes or not self.schedule.is_last(block.index)]
         # A similarity or router of the user's may raise here: no path has changed yet.
         offered = {index: message for index, message in block.summaries.items() if message.text}
         routes = route(offered, [written[path.index] for path in receivers], self.config.router,
@@ -106,14 +116,16 @@ class Leap(Protocol):
                 self.shared[path.index] = written[path.index]
                 path.drop()
         self.group.hold(block)
-        for path in receivers:
+        for path in writers:
+            reads = path.index in block.routes
             if self.config.keep_summary:
-                path.keep()
+                path.keep(close=reads)
             else:
                 path.drop()
-            chosen = block.routes[path.index]
-            told = self.told(path, [block.summaries[one.peer] for one in chosen])
-            block.routes[path.index] = chosen[: exchange.read(path, told, block.index)]
+            if reads:
+                chosen = block.routes[path.index]
+                told = self.told(path, [block.summaries[one.peer] for one in chosen])
+                block.routes[path.index] = chosen[: exchange.read(path, told, block.index)]
             self.go_on(path)
 
     def told(self, path: Path, messages: Sequence[Message]) -> Sequence[Message]:

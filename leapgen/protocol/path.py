@@ -10,7 +10,7 @@ from leapgen.answers import extract_answer
 from leapgen.engine import Event, Stream
 from leapgen.engine import Sequence as LiveSequence
 from leapgen.protocol.pending import PendingMessage
-from leapgen.protocol.prompts import SUMMARY_CLOSE, SUMMARY_OPEN
+from leapgen.protocol.prompts import SUMMARY_CLOSE
 from leapgen.protocol.speaker import Speaker
 from leapgen.protocol.text import TextStream
 from leapgen.protocol.transcript import Transcript
@@ -44,6 +44,7 @@ class Path:
         self.sequence: LiveSequence | None = None  # None before it enters the engine, and where it had ended by then
         self.pending: PendingMessage | None = None
         self.forks: dict[LiveSequence, Callable[[Event], None]] = {}  # made beside its own, and who takes their events
+        self.votes = True  # its answer counts; a protocol says where it does not
         self.stage: Stage = "reasoning"
         self.round_tokens = 0  # own tokens sampled since its newest message, cut ones included
         self.own_tokens = 0  # own tokens sampled in all, cut ones included
@@ -141,35 +142,28 @@ class Path:
             aside: it will not become part of the path.
             from_end_of_reasoning: it leaves out the answer that the path may have begun.
         """
-        engine, config = self.speaker.engine, self.speaker.config
-        text, self.round_tokens = self.transcript.text.copy(), 0
+        engine, text, self.round_tokens = self.speaker.engine, self.transcript.text.copy(), 0
         twin = engine.fork(self.live, stream=Stream(self.seed, self.index, block + 1), owner=self)
         if from_end_of_reasoning:
             text.crop(self.reason_end)
             engine.crop(twin, len(self.speaker.prompt) + self.reason_end)
         first = len(text)
-        text.extend(opening)
-        self.pending = PendingMessage(twin, text, opening, block, text.text.rfind(SUMMARY_OPEN) + len(SUMMARY_OPEN), aside)
-        engine.extend(twin, opening, limit=len(twin) + len(opening) + config.summary_tokens, phase="summarize",
-                      then="summarize", stop_tokens=self.speaker.endings.reasoning, min_length=0)
+        self.pending = PendingMessage.begin(self.speaker, twin, text, opening, block, aside)
         if opening:
             trigger = Segment("trigger", opening, text.span(first, len(text)), block)
             self._emit(SegmentEvent(self.question, self.index, trigger, aside))
 
     def message(self, answer: str | None = None) -> Message:
         """The pending message, as the others get it."""
-        pending = self._written()
-        start = None if pending.aside else len(self.live) + len(pending.opening)
-        return Message(self.index, pending.words, pending.block, answer, num_tokens=len(pending.tokens),
-                       closed=pending.closed, token_ids=list(pending.tokens), start=start)
+        return self._written().message(self.index, answer, start=len(self.live))
 
-    def keep(self) -> None:
-        """Makes the pending message part of the path, closed if it was cut short."""
+    def keep(self, close: bool = True) -> None:
+        """Makes the pending message part of the path, closed if it was cut short; unless nothing is to follow it."""
         pending, self.pending = self._written(), None
         self.speaker.engine.release(self.live)
         self.sequence, self.branch = pending.sequence, pending.block + 1
         self.transcript.take(pending)
-        if not pending.closed:
+        if close and not pending.closed:
             closing = self.speaker.vocabulary.encode([f" {SUMMARY_CLOSE}"], after=self.live.tokens)
             self.read("forced", closing, pending.block, phase="summarize")
 
@@ -262,16 +256,10 @@ class Path:
             self.finish("forced" if self.forced else "length" if event.finish == "limit" else "stop")
 
     def _on_message(self, event: Event, token: int) -> None:
-        engine, pending = self.speaker.engine, self._written()
-        if event.finish == "stop":  # an end token is no part of a message
-            engine.crop(pending.sequence, len(pending.sequence) - 1)
-            self._ledger.discarded += 1
-            pending.done = True
-            return
-        text = pending.append(event, token)
-        if pending.done:
-            engine.pause(pending.sequence)
-        self._emit(TokenEvent(self.question, self.index, "summary", token, text, pending.aside))
+        pending = self._written()
+        text = pending.take(self.speaker.engine, event, token)
+        if text is not None:
+            self._emit(TokenEvent(self.question, self.index, "summary", token, text, pending.aside))
 
     def _note(self, event: Event, token: int, kind: Kind) -> None:
         silent = event.finish == "stop" and token != self.speaker.endings.think_end_token
@@ -303,7 +291,7 @@ class Path:
         return PathOutput(
             index=self.index,
             segments=[Segment("prompt", list(self.speaker.prompt)), *copy.deepcopy(self.transcript.segments)],
-            answer=self.answer_found, finish_reason=self.finish_reason or unfinished,
+            answer=self.answer_found, finish_reason=self.finish_reason or unfinished, votes=self.votes,
             state={name: getattr(self, name) for name in STATE})
 
     def restore(self, output: PathOutput) -> None:

@@ -27,6 +27,10 @@ class Schedule:
             return held
         return self.blocks[held] if held < len(self.blocks) else None
 
+    def is_last(self, block: int) -> bool:
+        """Whether no other follows the block with this index."""
+        return self.next_block(block + 1) is None
+
     def stretch(self, held: int, tokens: int) -> int | None:
         """Own tokens up to the next block for a path that has sampled ``tokens`` since the last; None if none is to come."""
         block = self.next_block(held)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from leapgen.config import PathConfig, SamplingConfig
@@ -23,6 +23,10 @@ class Speaker:
     config: PathConfig
     sampling: SamplingConfig
     prompt: tuple[int, ...]
+
+    def without_answer(self) -> Speaker:
+        """For paths that neither write an answer nor are asked for one."""
+        return replace(self, config=replace(self.config, write_answer=False, force_answer=False))
 
     @cached_property
     def answer_phrase(self) -> list[int]:

@@ -10,10 +10,10 @@ from rich.columns import Columns
 from rich.panel import Panel
 
 from leapgen.config import LeapConfig
-from leapgen.demo import MAZE_MODELS, MAZE_SETTINGS, MAZE_SHAPE, QUESTION, SETTINGS, SMOLLM2
-from leapgen.models import bundled_models
+from leapgen.demo import MAZE_MODELS, QUESTION, SETTINGS
+from leapgen.models import SMOLLM2, bundled_models
 from leapgen.record.run import Kind, LeapOutput
-from leapgen.tasks.maze import Maze, make_maze
+from leapgen.tasks.maze import MAZE_SETTINGS, MAZE_SHAPE, Maze, make_maze
 from leapgen.tasks.maze.drawing import draw, plot, walked
 from leapgen.terminal.inputs import Inputs
 from leapgen.terminal.loading import check_dtype, engine_config, load, read_prompts
@@ -89,10 +89,10 @@ def side_by_side(maze: Maze, alone: LeapOutput, together: LeapOutput) -> Columns
     """Where the paths of two runs on a maze went, how many found the way, and the vote."""
     panels = []
     for title, output in (("on their own", alone), ("with peers (LeaP)", together)):
-        right = sum(maze.is_solved_by(path.answer) for path in output.paths)
+        right = sum(maze.is_solved_by(path.answer) for path in output.voters)
         vote = output.majority()
         text = draw(maze, [walked(maze, path.own_text) for path in output.paths])
-        text.append(f"\n{right} of {len(output.paths)} paths found the way\n", "bold")
+        text.append(f"\n{right} of {len(output.voters)} paths found the way\n", "bold")
         text.append(f"vote: {vote} {'✓' if maze.is_solved_by(vote) else '✗'}\n")
         text.append(f"{sum(path.count(*AFTER_PROMPT) for path in output.paths) // len(output.paths)} tokens a path", "dim")
         panels.append(Panel(text, title=title))
