@@ -6,6 +6,7 @@ products of their letters, and reads what it understands of a text that it does 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Sequence
 from fractions import Fraction
@@ -13,8 +14,8 @@ from fractions import Fraction
 from leapgen.answers.extraction import balanced
 from leapgen.answers.spelling import typeset
 
-MAX_LENGTH, MAX_TOKENS, MAX_DIGITS, MAX_DEPTH = 300, 150, 40, 10
-MAX_POWER = 20_000  # all exponents of a term multiplied
+MAX_LENGTH, MAX_TOKENS, MAX_DIGITS, MAX_DEPTH = 300, 150, 40, 6
+MAX_POWER = 20_000
 MAX_FACTORIAL, MAX_CHOSEN = 999, 9_999
 
 Tokens = list[str]
@@ -22,9 +23,9 @@ Tokens = list[str]
 FUNCTIONS = frozenset(f"\\{name}" for name in (
     "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log", "ln", "exp"))
 SYMBOLS = frozenset(f"\\{name}" for name in (
-    "pi", "infty", "alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "kappa", "lambda", "mu",
-    "nu", "xi", "rho", "sigma", "tau", "phi", "varphi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Sigma",
-    "Phi", "Psi", "Omega"))
+    "pi", "infty", "alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "kappa", "lambda",
+    "mu", "nu", "xi", "rho", "sigma", "tau", "phi", "varphi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda",
+    "Sigma", "Phi", "Psi", "Omega"))
 OPERATORS = {"+": "+", "-": "-", "*": "\\cdot", "/": "/", "\\cdot": "\\cdot", "\\times": "\\cdot", "\\div": "/"}
 _BUILT = frozenset(("\\frac", "\\sqrt", "\\binom"))
 _KINDS: dict[str, Collection[str]] = {
@@ -174,7 +175,8 @@ def latex(found: Tokens, rounded: bool = False) -> str:
         Unreadable: it is no single value.
     """
     found = stripped(found)
-    _check_powers(found)
+    if _power(found) > MAX_POWER:
+        raise Unreadable
     out = _Writer(rounded)
     for token in found:
         out.add(token)
@@ -184,22 +186,30 @@ def latex(found: Tokens, rounded: bool = False) -> str:
     return written
 
 
-def _check_powers(found: Tokens) -> None:
-    product = 1.0
-    for i, token in enumerate(found):
-        if token != "^":
-            continue
-        if found[i + 1:i + 2] != ["{"]:
-            raise Unreadable
-        exponent = found[i + 2:closing(found, i + 1)]
-        if {"!", "\\binom"} & set(exponent) or any(
-                inner == "^" and not exponent[j - 1].isalpha() for j, inner in enumerate(exponent)):
-            raise Unreadable
-        for number in exponent:
-            if number[-1].isdecimal():
-                product *= max(1.0, float(number))
-        if product > MAX_POWER:
-            raise Unreadable
+def _power(found: Tokens) -> float:
+    """The highest power of a term, in which exponents of exponents and of brackets are multiplied."""
+    highest, base, i = 1.0, 1.0, 0
+    while i < len(found):
+        end = i
+        if found[i] == "^":
+            if found[i + 1:i + 2] != ["{"]:
+                raise Unreadable
+            end = closing(found, i + 1)
+            base *= _exponent(found[i + 2:end])
+        elif found[i] in _CLOSERS:
+            end = closing(found, i)
+            base = _power(found[i + 1:end])
+        elif not found[i].isspace():
+            base = 1.0
+        highest, i = max(highest, base), end + 1
+    return highest
+
+
+def _exponent(found: Tokens) -> float:
+    """All numbers of an exponent multiplied; towers of numbers are refused, which no such product bounds."""
+    if {"!", "\\binom"} & set(found) or any(token == "^" and not found[i - 1].isalpha() for i, token in enumerate(found)):
+        raise Unreadable
+    return math.prod(max(1.0, float(token)) for token in found if token[-1].isdecimal())
 
 
 class _Writer:
@@ -213,6 +223,7 @@ class _Writer:
         self._run = ""  # letters side by side
         self._beside_letters = False  # whether only a space parts the run from letters before it
         self._opened: list[tuple[str, bool, int]] = []  # what an open bracket belongs to; see _open
+        self._command = ""  # what the last opened bracket belongs to
         self._missing = 0  # arguments in braces that a command waits for
         self._applies = False  # whether a function waits for its argument
 

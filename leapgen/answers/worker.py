@@ -1,4 +1,4 @@
-"""The worker process from the side of those who ask: started when first asked, in any number of threads, gone with its parent."""
+"""The process that compares values, from the side of those who ask: it starts when first asked and ends with its parent."""
 
 from __future__ import annotations
 
@@ -41,6 +41,8 @@ class Worker:
 
     def _connected(self) -> _Connection:
         if self._home != os.getpid():  # forked: the lock may be held by a thread that is not here
+            if self._connection is not None:
+                self._connection.forget()
             self._lock, self._connection, self._home = threading.Lock(), None, os.getpid()
         with self._lock:
             if self._connection is None or self._connection.closed:
@@ -53,11 +55,12 @@ class _Connection:
 
     def __init__(self) -> None:
         # Not -m, and not from the working directory: the process finds what this one finds.
-        code = f"import sys; sys.path[:] = {sys.path!r}; from leapgen.answers.verification import serve; serve({os.getpid()})"
+        code = (f"import sys; sys.path[:] = {sys.path!r}; "
+                f"from leapgen.answers.verification import serve; serve({os.getpid()})")
         self.command = [sys.executable, "-c", code]
         self._process = subprocess.Popen(
-            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
-            env={**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"})
+            self.command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            start_new_session=True, env={**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"})
         assert self._process.stdin and self._process.stdout
         self._input, self._writing = self._process.stdin, threading.Lock()
         self._waiting = _Waiting()
@@ -70,10 +73,19 @@ class _Connection:
 
     def ask(self, pairs: Sequence[Pair]) -> Future[list[bool]]:
         number, answer = self._waiting.add()
+        text = json.dumps([number, pairs]).encode() + b"\n"
         with self._writing:
-            self._input.write(json.dumps([number, pairs]).encode() + b"\n")
-            self._input.flush()
+            while text:
+                text = text[os.write(self._input.fileno(), text):]
         return answer
+
+    def forget(self) -> None:
+        """In a fork: the process is the parent's."""
+        self.close.detach()
+        self._process.returncode = 0
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                pipe.close()
 
 
 class _Waiting:

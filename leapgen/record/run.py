@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
 import math
 import os
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,11 +18,13 @@ from leapgen.record.files import save_json
 from leapgen.record.formats import upgraded
 from leapgen.record.ledger import Ledger
 from leapgen.record.message import Message, Source
+from leapgen.viewer import page, run_view
 
 Kind = Literal["prompt", "beginning", "own", "trigger", "summary", "comment", "forced", "answer"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SAMPLED_KINDS = ("own", "summary", "answer")
 FORMAT = 3
+GZIP = b"\x1f\x8b"  # how a compressed file begins
 
 
 @dataclass
@@ -100,6 +104,19 @@ class PathOutput:
     def sampling_logprobs(self) -> list[float | None]:
         """Under the sampling distribution, for each token of ``token_ids``; None where it was not sampled."""
         return [p for s in self.segments for p in (s.sampling_logprobs or [None] * len(s.token_ids))]
+
+    def claims(self, num_blocks: int) -> list[str | None]:
+        """What the path held to be the answer at each block (in its words and summary up to there), and at the end."""
+        stated: list[str | None] = []
+        for block in range(num_blocks):
+            before: list[str] = []
+            for segment in self.segments:
+                if segment.kind == "comment" and segment.block is not None and segment.block >= block:
+                    break
+                if segment.kind in ("beginning", "own", "answer", "summary"):
+                    before.append(segment.text)
+            stated.append(answers.extract_answer("".join(before)))
+        return [*stated, self.answer]
 
     def count(self, *kinds: Kind) -> int:
         """Tokens of these kinds."""
@@ -197,7 +214,7 @@ class LeapOutput:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LeapOutput:
-        """Reads what ``save`` wrote.
+        """Reads what ``save`` wrote, as it is or compressed by gzip.
 
         Raises:
             ValueError: not such a file; names it.
@@ -205,9 +222,17 @@ class LeapOutput:
         """
         content = Path(path).read_bytes()
         try:
+            if content.startswith(GZIP):
+                content = gzip.decompress(content)
             return cls.from_dict(json.loads(content.decode("utf-8")))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path} is not a saved leapgen run: {error}") from error
+
+    def to_html(self) -> str:
+        """One self-contained page that shows the run in a browser: it needs no network and no other file."""
+        view = run_view(self.to_dict(), [path.claims(len(self.blocks)) for path in self.paths], self.majority())
+        title = " ".join(self.question.split())
+        return page(title if len(title) <= 80 else title[:79] + "…", {}, [view])
 
     def to_dict(self) -> dict[str, Any]:
         return {"leapgen": FORMAT, **dataclasses.asdict(self)}

@@ -1,4 +1,4 @@
-"""A task: problems, and how their answers are graded."""
+"""A problem; and a task: problems, and how their answers are graded."""
 
 from __future__ import annotations
 
@@ -7,8 +7,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from leapgen.answers import grader
-from leapgen.tasks.problems import Problem
+from leapgen.answers import Grader, grader
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question and the answer it should get.
+
+    Args:
+        id: tells it from the others of its task.
+        grader: who says whether an answer is the expected one: ``leapgen.answers.grader`` has the names.
+        details: what the task keeps beside it; not compared. ``choices`` are the texts by letter, for the grader ``choice``.
+    """
+
+    id: str
+    question: str
+    answer: str
+    grader: str = "exact"
+    details: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def is_solved_by(self, answer: str | None) -> bool:
+        """Whether an answer is the expected one to this problem's grader."""
+        return answer is not None and self.by_grader().same(self.answer, answer)
+
+    def by_grader(self) -> Grader:
+        return grader(self.grader, self.details.get("choices"))
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from leapgen.tasks.base import Task
+from leapgen.tasks.base import Problem, Task
 from leapgen.tasks.choices import choice_problem
-from leapgen.tasks.problems import Problem, checked, is_heading, read_entries, read_problem
+from leapgen.tasks.problems import checked, is_heading, read_entries, read_problem
 
 Row = Mapping[str, Any]
 DATA = "LEAPGEN_DATA"  # the environment's name for a folder of files

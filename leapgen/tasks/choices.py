@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from leapgen.tasks.problems import Problem
+from leapgen.tasks.base import Problem
 
 LETTERS = "ABCDEFGHIJ"
 

@@ -1,41 +1,17 @@
-"""Problems with known answers: read from JSON or JSON Lines, and graded."""
+"""Files of problems with known answers: JSON or JSON Lines."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from leapgen import answers
+from leapgen.tasks.base import Problem
 
 QUESTION_FIELDS = ("problem", "question", "prompt")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A question and the answer it should get.
-
-    Args:
-        id: tells it from the others of its task.
-        grader: who says whether an answer is the expected one: ``leapgen.answers.grader`` has the names.
-        details: what the task keeps beside it; not compared. ``choices`` are the texts by letter, for the grader ``choice``.
-    """
-
-    id: str
-    question: str
-    answer: str
-    grader: str = "exact"
-    details: Mapping[str, Any] = field(default_factory=dict, compare=False)
-
-    def is_solved_by(self, answer: str | None) -> bool:
-        """Whether an answer is the expected one to this problem's grader."""
-        return answer is not None and self.by_grader().same(self.answer, answer)
-
-    def by_grader(self) -> answers.Grader:
-        return answers.grader(self.grader, self.details.get("choices"))
 
 
 def load_problems(file: str | os.PathLike[str]) -> list[Problem]:

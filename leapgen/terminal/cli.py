@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from leapgen.terminal import demo, eval, resume, run, show, training
+from leapgen.terminal import demo, eval, experiment, resume, run, show, training
 from leapgen.terminal.configuration import add_config, with_config
 from leapgen.terminal.screen import Screen
 from leapgen.terminal.signals import Signals
@@ -72,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_parser(commands, common)
     training.add_parsers(commands, common)
     eval.add_parser(commands, common)
+    experiment.add_parser(commands, common)
     return parser
 
 

@@ -68,6 +68,8 @@ def add_study(parser: argparse.ArgumentParser) -> None:
                         help="groups in flight together in this process (default: 4)")
     parser.add_argument("--stale", type=float, default=120.0, metavar="SECONDS",
                         help="take over what a process has been working on that gave no sign for so long (default: 120)")
+    parser.add_argument("--runs", type=int, default=20, metavar="N",
+                        help="runs that the report's page carries whole, to be looked at (default: 20)")
     parser.add_argument("--aha", nargs="*", metavar="WORDS", help="what counts as a turn of thought, instead of the list "
                         "that the result prints")
     parser.add_argument("--count-with", metavar="NAME", help="also count tokens by this model's tokenizer")
@@ -75,17 +77,19 @@ def add_study(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(options: argparse.Namespace, screen: Screen, signals: Signals) -> int:
+    if options.runs < 0:
+        raise ValueError(f"--runs {options.runs} is not allowed: it must be at least 0.")
     if options.report is not None:
         from leapgen.evaluation.study import Study
 
-        return report(Study.open(options.report), screen)
+        return report(Study.open(options.report), screen, options.runs)
     check_study(options)
     task = read_task(options)
     from leapgen.evaluation.arms import arms
     from leapgen.evaluation.study import Study
 
     study = Study.create(options.output, task, arms(options.arms), study_settings(options, task))
-    return work(study, options, screen, signals) or report(study, screen)
+    return work(study, options, screen, signals) or report(study, screen, options.runs)
 
 
 def check_study(options: argparse.Namespace) -> None:
@@ -156,14 +160,16 @@ def work(study: Study, options: argparse.Namespace, screen: Screen, signals: Sig
     return 0
 
 
-def report(study: Study, screen: Screen) -> int:
-    """Writes and prints the numbers of what is finished."""
+def report(study: Study, screen: Screen, runs: int) -> int:
+    """Writes and prints the numbers of what is finished, and the page of them, with so many runs."""
+    from leapgen.evaluation.report import write_page
     from leapgen.evaluation.table import text, write_report
 
     summary = write_report(study)
+    page = write_page(study, summary, runs=runs)
     if not screen.quiet:
         screen.out.print(text(summary), markup=False, highlight=False, soft_wrap=True, end="")
-        screen.say(f"the numbers are in {study.folder / 'report'}{os.sep}")
+        screen.say(f"the numbers are in {page.parent}{os.sep}, as a page in {page.name}")
     missing = summary["units"]["all"] - summary["units"]["done"]
     if missing:
         screen.warn(f"{missing} of {summary['units']['all']} units are missing: these numbers are not the study's.")

@@ -116,7 +116,7 @@ def _entries(file: Path) -> Iterator[tuple[Any, str]]:
         kind = ".json" if first.startswith("[") and _is_json(text) else ".jsonl" if _is_json(first) else ""
     if kind == ".json":
         entries = _json(text, f"--input {file}")
-        if isinstance(entries, Mapping):
+        if isinstance(entries, Mapping) and "problems" in entries:
             entries, _ = entries_of(entries, f"--input {file}")
         if not isinstance(entries, list):
             raise ValueError(f"--input {file}: a list of questions was expected, not {type(entries).__name__}.")

@@ -16,7 +16,7 @@ from leapgen.config import LeapConfig, plain_values
 from leapgen.generator import LeapGenerator
 from leapgen.protocol.text import decode
 from leapgen.record.run import LeapOutput, PathOutput
-from leapgen.tasks.problems import Problem
+from leapgen.tasks.base import Problem
 
 Grade = Callable[[Problem, str | None], bool]
 Graded = dict[str, list[dict[str, Any]]]  # responses, kept and dropped
@@ -62,8 +62,9 @@ def synthesize(generator: LeapGenerator, problems: Sequence[Problem], file: str 
     file = Path(file)
     partial = file.with_suffix(".partial.jsonl")
     configs = generator.settings(leap, None, options)
-    settings = {"settings": {"model": generator.model.config.name_or_path, "problems": [p.id for p in problems], "n": n,
-                             "seed": seed, **plain_values(configs[0]), **plain_values(configs[1])}}
+    settings = {"settings": {"model": generator.model.config.name_or_path, "problems": [p.id for p in problems],
+                             "graders": [p.grader for p in problems], "n": n, "seed": seed,
+                             **plain_values(configs[0]), **plain_values(configs[1])}}
     done = _read_partial(partial, settings)
     with partial.open("a", encoding="utf-8") as out:
         if not done:

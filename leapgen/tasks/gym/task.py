@@ -11,9 +11,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from leapgen.answers.votes import grouped
-from leapgen.tasks.base import Task
+from leapgen.tasks.base import Problem, Task
 from leapgen.tasks.gym.process import GymProcess
-from leapgen.tasks.problems import Problem
 
 # Datasets whose scorers hand the answer to Python's eval, or to sympy's parser, which evaluates, too.
 EVALUATED = ("binary_matrix", "countdown", "intermediate_integration", "n_queens", "polynomial_multiplication", "puzzle24",

@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from leapgen.answers.votes import grouped
-from leapgen.tasks.base import Task
+from leapgen.tasks.base import Problem, Task
 from leapgen.tasks.maze.maze import NAMES, Shape, make_maze
 from leapgen.tasks.naming import config_of
-from leapgen.tasks.problems import Problem
 
 MAZE_SHAPE = Shape(doors=5, corridors=4, length=2)
 MAZE_SETTINGS = {"interval": 72, "max_new_tokens": 216, "summary_tokens": 32, "forced_answer_tokens": 16,
