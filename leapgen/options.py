@@ -13,14 +13,19 @@ RENAMED = {"answer_tokens": "forced_answer_tokens", "max_answer_tokens": "writte
 Config = TypeVar("Config")
 
 
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """What an error on an unknown name adds to it: the nearest known ones, in brackets; nothing where none is near."""
+    close = difflib.get_close_matches(name, known, n=2)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
+
+
 def unknown_options(names: Collection[str], *configs: type) -> TypeError:
     """The error for names that are no field of any of the configs; it names the nearest fields, or the new name of one."""
     known = sorted({field.name for config in configs for field in dataclasses.fields(config)})
     parts = []
     for name in sorted(names):
-        close = difflib.get_close_matches(name, known, n=2)
-        hint = f" (did you mean {' or '.join(close)}?)" if close else ""
-        parts.append(f"{name!r}" + (f" (it is now {RENAMED[name]})" if RENAMED.get(name) in known else hint))
+        parts.append(repr(name) + (f" (it is now {RENAMED[name]})" if RENAMED.get(name) in known else
+                                   did_you_mean(name, known)))
     return TypeError(f"unknown option {', '.join(parts)}. Options: {', '.join(known)}.")
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from leapgen.models import model_path
+from leapgen.models import SMOLLM2, model_path, smollm2_files
 
 
 def load(name: str, **model_options: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -20,6 +20,18 @@ def load(name: str, **model_options: Any) -> tuple[PreTrainedModel, PreTrainedTo
     path = model_path(name)
     tokenizer = AutoTokenizer.from_pretrained(path)
     return AutoModelForCausalLM.from_pretrained(path, **model_options).eval(), tokenizer
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model that ``load`` loads, or of SmolLM2.
+
+    Raises:
+        ModuleNotFoundError: SmolLM2 is not installed. OSError, ValueError: transformers cannot load it.
+    """
+    if name == SMOLLM2:
+        folder, file = smollm2_files()
+        return AutoTokenizer.from_pretrained(folder, gguf_file=file)
+    return AutoTokenizer.from_pretrained(model_path(name))
 
 
 def tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:

@@ -41,7 +41,7 @@ class Run(Iterator[StreamEvent]):
         if self._closed:
             raise StopIteration
         try:
-            while not job.served:
+            while not self.ready:
                 self._session.advance(job)
         except KeyboardInterrupt as interrupt:
             self.close()
@@ -52,6 +52,11 @@ class Run(Iterator[StreamEvent]):
         if error is not None:
             raise error
         raise StopIteration
+
+    @property
+    def ready(self) -> bool:
+        """Whether ``next`` needs no step: there is an event, or an error, or nothing more comes."""
+        return self._closed or self._job.served
 
     def __len__(self) -> int:
         """How many questions there are."""

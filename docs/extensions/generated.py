@@ -4,6 +4,8 @@
 ``{presets} leapgen.config.LeapConfig``: a table of what the command line's ``--preset`` offers.
 ``{recipes}``: a table of the recipes of ``leapgen sft``.
 ``{commands}``: the help of every command of the command line.
+``{paper}``: the paper's tables and figures, the command for each, its numbers, and what differs.
+``{experiments}``: what ``leapgen experiment`` offers: arms, presets, options.
 ``{exports}``: the names that ``import leapgen`` gives.
 ``{modules} leapgen.engine``: every public module of a package, and of those in it, by autodoc.
 ``{files} leapgen``: the package's own modules only.
@@ -115,6 +117,51 @@ class Commands(Generated):
         yield from (f"## {name}", "", "```text", *parser.format_help().splitlines(), "```", "")
 
 
+class Paper(Generated):
+    optional_arguments = 0
+
+    def lines(self) -> Iterator[str]:
+        from leapgen.evaluation.paper import ENTRIES
+
+        yield "| in the paper | what it shows, and how it was made | command: `leapgen ...` | its numbers | what differs |"
+        yield "|---|---|---|---|---|"
+        for entry in ENTRIES:
+            how = f"{entry.shows}. {entry.settings}".strip().rstrip(".") + "."
+            yield f"| {entry.where} | {how} | `{entry.command}` | {self._numbers(entry)} | {entry.differs} |"
+
+    @staticmethod
+    def _numbers(entry: Any) -> str:
+        """Those of the command's own model and problems."""
+        words = entry.command.split()
+        given = {flag: words[words.index(flag) + 1] for flag in ("--problems", "--model") if flag in words}
+        whose, columns = entry.at(given.get("--problems", ""), given.get("--model", ""))
+        shown = [f"{name}: " + ", ".join(f"{key} {value:,g}" for key, value in numbers.items())
+                 for name, numbers in columns.items()]
+        return f"{whose}. {'; '.join(shown)}" if shown else "none in the text"
+
+
+class Experiments(Generated):
+    optional_arguments = 0
+
+    def lines(self) -> Iterator[str]:
+        from leapgen.config import LeapConfig
+        from leapgen.evaluation.experiments import EXPERIMENTS, Plan
+        from leapgen.tasks.base import Task
+
+        def told(values: dict[str, Any]) -> str:
+            return ", ".join(f"`--{name.replace('_', '-')} {value}`" for name, value in values.items() if value is not None)
+
+        yield "| name | question | arms | preset | its own options | on mazes |"
+        yield "|---|---|---|---|---|---|"
+        for name, one in EXPERIMENTS.items():
+            plan = Plan(Task("", []), LeapConfig(), one.preset.get("n", 32), one.options, {"leap-t": "", "sft": ""})
+            arms = ", ".join(f"`{arm.name}`" for arm in one.arms(plan))
+            own = ", ".join(f"`--{option}`" + (f" ({value})" if value is not None else "")
+                            for option, value in one.options.items())
+            yield (f"| `{name}` | {one.title} ({one.source}) | {arms} | {told(one.preset)} | {own} | "
+                   f"{told(one.by_task.get('maze', {}))} |")
+
+
 class Exports(Generated):
     optional_arguments = 0
 
@@ -160,6 +207,6 @@ class Files(Modules):
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    for directive in (Settings, Presets, Recipes, Commands, Exports, Modules, Files):
+    for directive in (Settings, Presets, Recipes, Commands, Paper, Experiments, Exports, Modules, Files):
         app.add_directive(directive.__name__.lower(), directive)
     return {"parallel_read_safe": True}

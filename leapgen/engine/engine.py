@@ -17,6 +17,7 @@ from leapgen.engine.outcome import Event
 from leapgen.engine.runner import Runner
 from leapgen.engine.sampling.host import NonFiniteLogitsError, Sampled
 from leapgen.engine.scheduler import Chunk, Scheduler
+from leapgen.engine.scores import Scored, Scores
 from leapgen.engine.sequence import Phases, Sequence
 from leapgen.engine.speculation import Drafter
 from leapgen.engine.states import States
@@ -116,18 +117,19 @@ class Engine:
             holding=Holding(self.pool, self.runner.cache.copy_page), phases=phases, owner=owner)
         return self._enter(sequence)
 
-    def fork(self, sequence: Sequence, *, stream: Stream | None = None, owner: object = None) -> Sequence:
+    def fork(self, sequence: Sequence, *, stream: Stream | None = None, ledger: Ledger | None = None,
+             owner: object = None) -> Sequence:
         """A twin that shares every page; nothing is copied until one of the two writes into a page they share.
 
         Tokens of the original that are still to be computed are computed once for both. Give the twin a ``stream`` of
-        its own unless it is meant to draw what the original would.
+        its own unless it is meant to draw what the original would, and a ``ledger`` if it is to be counted elsewhere.
         """
         self._check_live(sequence)
         sequence.forget_ahead()
         twin = Sequence(
             id=self._next_id, family=sequence.family, tokens=list(sequence.tokens), sampled=bytearray(sequence.sampled),
             sampling=sequence.sampling, stream=stream or sequence.stream, limit=sequence.limit,
-            stop_tokens=sequence.stop_tokens, min_length=sequence.min_length, ledger=sequence.ledger,
+            stop_tokens=sequence.stop_tokens, min_length=sequence.min_length, ledger=ledger or sequence.ledger,
             holding=sequence.holding.fork(), phases=sequence.phases.copy(), owner=owner, active=sequence.active,
             num_lost=sequence.num_lost, num_entered=sequence.num_entered)
         twin.ledger.forks += 1
@@ -172,10 +174,37 @@ class Engine:
             sequence.min_length = min_length
         sequence.ledger.injected += len(tokens)
         forced_tail = sequence.num_computed < len(sequence) and not sequence.sampled[-1]
-        if forced_tail or len(sequence) < sequence.limit:
+        if forced_tail or len(sequence) < sequence.limit or sequence.scores is not None:
             sequence.active = True
         else:
             self.pause(sequence)
+
+    def score(self, sequence: Sequence, start: int, top: int = 0) -> Scores:
+        """Asks for the log-probabilities of the tokens from ``start`` on; steps that compute them fill what is returned.
+
+        After ``add`` or ``extend`` it costs no forward pass; what has KV already from position ``start - 1`` on is computed
+        again. A paused sequence samples nothing meanwhile. Forks are not scored along.
+
+        Args:
+            start: the first token to be scored; the last is the sequence's last as it is now.
+            top: how many of the most likely tokens to give for each.
+
+        Raises:
+            ValueError: no such tokens, or scores that were asked for before are not complete.
+        """
+        self._check_live(sequence)
+        if not 1 <= start < len(sequence):
+            raise ValueError(f"start={start} is not allowed: score takes 1 .. {len(sequence) - 1}, for there are "
+                             f"{len(sequence)} tokens and the first has nothing before it.")
+        if not 0 <= top <= self.runner.vocab_size:
+            raise ValueError(f"top={top} is not allowed: score gives 0 .. {self.runner.vocab_size} tokens, the vocabulary.")
+        if sequence.scores is not None:
+            raise ValueError(f"{sequence!r} is still to be scored from {sequence.scores.start} on: step first, or crop it.")
+        sequence.forget_ahead()
+        if not sequence.active:
+            sequence.active, sequence.limit = True, len(sequence)
+        sequence.scores = Scores(start, len(sequence), top)
+        return sequence.scores
 
     def crop(self, sequence: Sequence, length: int) -> None:
         """Rolls back to the first ``length`` tokens and pauses. Pages that others share are left as they are.
@@ -195,6 +224,7 @@ class Engine:
             sequence.shared_length = min(sequence.shared_length, length)
         del sequence.tokens[length:]
         del sequence.sampled[length:]
+        sequence.crop_scores(length)
         sequence.phases.crop(length)
         sequence.holding.crop(length)
         sequence.num_lost = min(sequence.num_lost, length)
@@ -246,14 +276,15 @@ class Engine:
         if not chunks:
             return []
         try:
-            sampled = self._run(chunks)
+            sampled, scored = self._run(chunks)
         except NonFiniteLogitsError:
             drafted = [chunk for chunk in chunks if chunk.sequence.drafts]
             if not drafted:
                 raise
             for chunk in drafted:  # they may stand behind a draft that nobody would have drawn
                 chunk.draft([])
-            sampled = self._run(chunks)
+            sampled, scored = self._run(chunks)
+        outcome.note(chunks, scored)
         events = outcome.commit(chunks, self.pool.num_used)
         if sampled is not None:
             events += outcome.accept(chunks, sampled)
@@ -264,7 +295,7 @@ class Engine:
                                        sum(len(chunk.sequence.drafts) for chunk in chunks), seconds)
         return events
 
-    def _run(self, chunks: list[Chunk]) -> Sampled | None:
+    def _run(self, chunks: list[Chunk]) -> tuple[Sampled | None, list[Scored]]:
         try:
             return self.runner.step(chunks)
         except NonFiniteLogitsError:
@@ -285,6 +316,7 @@ class Engine:
             assert 0 <= s.num_computed <= len(s), s
             assert len(s.pages) >= self.pool.pages_for(s.num_computed + len(s.ahead)), s
             assert s.active or not s.ahead, s
+            assert s.scores is None or s.scores.next < s.scores.end <= len(s), s
             assert s.leader is None or (s in s.leader.followers and s.leader.active), s
             assert all(f.leader is s and f.tokens[: f.shared_length] == s.tokens[: f.shared_length]
                        for f in s.followers), s

@@ -9,6 +9,7 @@ from typing import Literal
 
 from leapgen.engine.sampling.host import Sampled
 from leapgen.engine.scheduler import Chunk
+from leapgen.engine.scores import Scored
 from leapgen.engine.sequence import Draw, Sequence
 
 
@@ -17,8 +18,9 @@ class Event:
     """What a step did to one sequence.
 
     ``token`` is the sampled token, or None when the sequence's forced tokens are computed and its limit allows no
-    sample. ``finish`` is ``"stop"`` (a stop token was sampled), ``"limit"`` (the sequence has ``limit`` tokens), or
-    None while it goes on. Log-probabilities are natural, under the model and under the sampling distribution.
+    sample; scores it was asked for are complete then. ``finish`` is ``"stop"`` (a stop token was sampled), ``"limit"``
+    (the sequence has ``limit`` tokens), or None while it goes on. Log-probabilities are natural, under the model and under
+    the sampling distribution.
     """
 
     sequence: Sequence
@@ -40,20 +42,30 @@ def hand_out(sequences: Iterable[Sequence]) -> list[Event]:
     return events
 
 
+def note(chunks: Rows[Chunk], scored: Rows[Scored]) -> None:
+    """Hands each sequence the scores it waits for."""
+    rows = (sequence for chunk in chunks for _, sequence in chunk.scores)
+    for sequence, one in zip(rows, scored, strict=True):
+        assert sequence.scores is not None
+        sequence.scores.append(one)
+        if sequence.scores.done:
+            sequence.scores = None
+
+
 def commit(chunks: Rows[Chunk], pages_used: int) -> list[Event]:
     """Notes what has KV now; events of sequences that are not to sample."""
     events = []
     for chunk in chunks:
         sequence, start, end, ledger = chunk.sequence, chunk.start, chunk.end, chunk.sequence.ledger
-        first = max(start, sequence.num_computed)  # before it: a last token once more, for its logits
+        first = max(start, sequence.num_computed)  # before it: once more, for their logits
         again = max(min(sequence.num_lost, end) - first, 0)
         ledger.recomputed += again
         ledger.prefilled += sequence.sampled.count(0, first + again, end)
         ledger.computed += end - start
         ledger.pages_peak = max(ledger.pages_peak, pages_used)
-        sequence.holding.length = end
+        sequence.holding.length = max(sequence.num_computed, end)
         for who in (sequence, *sequence.serve()):
-            if who.active and who.num_computed == len(who) and not who.wants_sample:
+            if who.active and who.num_computed == len(who) and not who.wants_sample and who.scores is None:
                 who.active = False
                 events.append(Event(who, None, finish="limit"))
     return events

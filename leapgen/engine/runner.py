@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Rows
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,8 +17,11 @@ from leapgen.engine.memory.sizing import pages_within
 from leapgen.engine.model import support
 from leapgen.engine.model.fingerprint import Fingerprint
 from leapgen.engine.model.paged_model import PagedModel, locks_of
-from leapgen.engine.sampling.host import Sampled, sample
+from leapgen.engine.sampling.host import Sampled, rows_by_config, sample
+from leapgen.engine.sampling.scoring import score
 from leapgen.engine.scheduler import Chunk
+from leapgen.engine.scores import Scored
+from leapgen.engine.sequence import Sequence
 from leapgen.engine.step import Step
 
 
@@ -53,29 +58,45 @@ class Runner:
             support.learn_layers(self.paged, plain)  # any step by the model's own modules
             self.fingerprint.settle()
 
-    def step(self, chunks: list[Chunk]) -> Sampled | None:
-        """One forward pass, and a token for each of the chunks' ``samples`` in their order; None where there are none.
+    def step(self, chunks: list[Chunk]) -> tuple[Sampled | None, list[Scored]]:
+        """One forward pass: a token for each of the chunks' ``samples`` in their order, None where there are none, and what
+        each of their ``scores`` comes to.
 
         Raises:
             NonFiniteLogitsError: names path and position.
         """
         if self.replays is not None and self.replays.serves(chunks):
-            return self.replays.step(chunks)
+            return self.replays.step(chunks), []
         logits = self.forward(chunks)
         rows = [row for chunk in chunks for row in chunk.samples]
+        scored = score(logits[len(rows) :], [row for chunk in chunks for row in chunk.scores])
         if not rows:
-            return None
-        lengths, sequences = zip(*rows, strict=True)
-        sampled = self.backend.sample(logits, lengths, sequences)
-        return sample(logits, lengths, sequences) if sampled is None else sampled
+            return None, scored
+        return self._draw(logits[: len(rows)], *zip(*rows, strict=True)), scored
+
+    def _draw(self, logits: Tensor, lengths: Rows[int], sequences: Rows[Sequence]) -> Sampled:
+        """Rows with the same settings go together: how a row is drawn, to the last bit, does not depend on others'."""
+        groups = rows_by_config(sequences)
+        if len(groups) == 1:
+            sampled = self.backend.sample(logits, lengths, sequences)
+            return sample(logits, lengths, sequences) if sampled is None else sampled
+        drawn = Sampled(*([None] * len(sequences) for _ in Sampled._fields))
+        for _, rows in groups:
+            part = self._draw(logits[torch.tensor(rows, device=logits.device)], [lengths[row] for row in rows],
+                              [sequences[row] for row in rows])
+            for values, theirs in zip(drawn, part, strict=True):
+                for row, value in zip(rows, theirs, strict=True):
+                    values[row] = value
+        return drawn
 
     def forward(self, chunks: list[Chunk]) -> Tensor:
-        """One forward pass; logits [samples, vocab] in the order of the chunks' ``samples``."""
+        """One forward pass; logits [samples + scores, vocab]: of all chunks' ``samples``, then of all ``scores``."""
         starts, ends = [c.start for c in chunks], [c.end + len(c.sequence.drafts) for c in chunks]
         step = Step.build(self.cache, [c.sequence.pages for c in chunks], starts, ends)
         tokens = [token for c in chunks for token in c.tokens]
-        rows = np.array([step.query_starts[i] + length - 1 - c.start
-                         for i, c in enumerate(chunks) for length, _ in c.samples], dtype=np.int64)
+        wanted = [(i, length) for i, c in enumerate(chunks) for length, _ in c.samples]
+        wanted += [(i, length) for i, c in enumerate(chunks) for length, _ in c.scores]
+        rows = np.array([step.query_starts[i] + length - 1 - starts[i] for i, length in wanted], dtype=np.int64)
         unique, order = np.unique(rows, return_inverse=True)
         logits = self.paged.run(tokens, self.backend.prepare(step), unique)
         return logits if np.array_equal(unique, rows) else logits[torch.from_numpy(order).to(logits.device)]

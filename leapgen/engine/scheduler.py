@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from leapgen.engine.memory.pages import PagePool
 from leapgen.engine.memory.sizing import PoolTooSmallError
 from leapgen.engine.sequence import Sequence
 from leapgen.engine.speculation import Drafter
+
+SCORED = 256  # rows of logits for scores in a step: 154 MB where the vocabulary is 150,000 tokens, in float32
 
 
 @dataclass
@@ -19,6 +21,7 @@ class Chunk:
     start: int
     end: int
     samples: list[tuple[int, Sequence]]  # (length, who): who samples from the logits of token length - 1
+    scores: list[tuple[int, Sequence]] = field(default_factory=list)  # likewise: whose token ``length`` they score
 
     @property
     def tokens(self) -> list[int]:
@@ -43,6 +46,7 @@ class Scheduler:
         self.pool = pool
         self.max_step_tokens = max_step_tokens
         self.max_batch_size = max_batch_size
+        self.max_scored = SCORED
         self.num_preemptions = 0
         self._drafter = drafter
 
@@ -58,6 +62,7 @@ class Scheduler:
         runnable = [s for s in live if s.runnable]
         decodes = sum(s.num_uncomputed == 1 for s in runnable)
         prefill_budget = max(self.max_step_tokens - min(decodes, self.max_batch_size), 1)
+        scored_budget = self.max_scored
         chunks: list[Chunk] = []
         planned: set[int] = set()
         preempted: set[int] = set()
@@ -68,18 +73,23 @@ class Scheduler:
                 continue
             if not sequence.pages and not self._admit(sequence, live, alone=not chunks, reserve=len(chunks)):
                 continue
-            start = min(sequence.num_computed, len(sequence) - 1)
+            start = sequence.next_position
             count = len(sequence) - start
             if count > 1:
                 count = min(count, prefill_budget)
-                if count == 0:
-                    continue
+            scores = self._scores(sequence, start, start + count)
+            if len(scores) > scored_budget:  # up to the first position whose rows are too many, which has a step to itself
+                count = max(scores[scored_budget][0] - 1 - start, scored_budget == self.max_scored)
+                scores = [one for one in scores if one[0] <= start + count]
+            if count == 0:
+                continue
             if not self._reserve(sequence, start, start + count, live, planned, preempted):
                 continue
             if len(sequence) - start > 1:
                 prefill_budget -= count
+            scored_budget = max(scored_budget - len(scores), 0)
             planned.add(sequence.id)
-            chunks.append(Chunk(sequence, start, start + count, self._samples(sequence, start, start + count)))
+            chunks.append(Chunk(sequence, start, start + count, self._samples(sequence, start, start + count), scores))
         if runnable and not chunks:
             oldest = runnable[0]
             raise PoolTooSmallError(
@@ -113,6 +123,14 @@ class Scheduler:
                 samples.append((length, follower))
         return samples
 
+    @staticmethod
+    def _scores(sequence: Sequence, start: int, end: int) -> list[tuple[int, Sequence]]:
+        """By length. A follower whose scores begin before ``start`` computes these positions again itself."""
+        rows = [(length, who) for who, shared in [(sequence, end), *((f, f.shared_length) for f in sequence.followers)]
+                if who.scores is not None and who.scores.next > start
+                for length in range(who.scores.next, min(end, shared, who.scores.end - 1) + 1)]
+        return sorted(rows, key=lambda row: row[0])
+
     def _admit(self, sequence: Sequence, live: list[Sequence], alone: bool, reserve: int) -> bool:
         """Admits a sequence without pages if all the pages it needs are free, so that it is not preempted again at once."""
         donor, length = self._longest_prefix(sequence, live)
@@ -134,7 +152,7 @@ class Scheduler:
         for other in live:
             if other is sequence or other.family != sequence.family or not other.pages:
                 continue
-            low, high = best_length, min(other.num_computed, len(sequence) - 1)
+            low, high = best_length, min(other.num_computed, sequence.wanted_from)
             if high <= low or other.tokens[: low + 1] != sequence.tokens[: low + 1]:
                 continue
             while low < high:  # longest common prefix by bisection; slices compare in C

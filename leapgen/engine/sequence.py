@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from leapgen.config import SamplingConfig
 from leapgen.engine.memory.holding import Holding
+from leapgen.engine.scores import Scores
 from leapgen.engine.stream import Stream
 from leapgen.record.ledger import Ledger
 
@@ -83,6 +84,7 @@ class Sequence:
     drafts: list[int] = field(default_factory=list)  # draft tokens that the present step computes behind the last token
     ahead: deque[Draw] = field(default_factory=deque)  # drawn behind accepted drafts; KV but for the last
     num_entered: int = 0  # tokens that the history of drafts has taken in
+    scores: Scores | None = None  # those that steps are still to fill
     # A fork of a sequence whose tail is still to be computed waits for it instead of computing the tail again.
     leader: Sequence | None = None
     shared_length: int = 0  # tokens in common with the leader
@@ -114,9 +116,20 @@ class Sequence:
         return self.active and self.leader is None
 
     @property
+    def wanted_from(self) -> int:
+        """The first position whose logits are wanted: the last one's to sample by, earlier ones' to score by."""
+        last = len(self.tokens) - 1
+        return last if self.scores is None else min(last, self.scores.next - 1)
+
+    @property
+    def next_position(self) -> int:
+        """Where the next forward pass begins: the first position without KV, or one whose logits are wanted and gone."""
+        return min(self.holding.length, self.wanted_from)
+
+    @property
     def num_uncomputed(self) -> int:
-        """Tokens the next forward pass has to compute; the last one again if its logits are wanted and gone."""
-        return max(len(self.tokens) - self.holding.length, 1)
+        """Tokens the next forward passes have to compute."""
+        return len(self.tokens) - self.next_position
 
     # -- followers: forks made before their tokens were computed ----------------------------------------------------
 
@@ -163,6 +176,12 @@ class Sequence:
                 follower.follow(heir, min(follower.shared_length, heir.shared_length))
         if heir is not None and self.leader is not None:
             heir.follow(self.leader, min(heir.shared_length, self.shared_length))
+
+    def crop_scores(self, length: int) -> None:
+        """Gives up scores of tokens behind the first ``length``."""
+        if self.scores is not None:
+            self.scores.crop(length)
+            self.scores = None if self.scores.done else self.scores
 
     def forget_ahead(self) -> None:
         """Forgets tokens drawn ahead: they are drawn anew, behind other tokens or under other settings."""

@@ -30,6 +30,21 @@ def estimate(values: np.ndarray, repeats: int = 4000, seed: int = 0) -> Estimate
     return Estimate(float(values.mean()), float(low), float(high))
 
 
+def share(cases: np.ndarray, repeats: int = 4000, seed: int = 0) -> Estimate | None:
+    """The share of cases in which something happened, over all problems; None if there is no case.
+
+    ``cases`` [problems, 2]: in how many cases of a problem it happened, and of how many. Problems are drawn with replacement
+    for the interval; draws without any case are left out.
+    """
+    cases = np.asarray(cases, dtype=float).reshape(-1, 2)
+    if not cases[:, 1].sum():
+        return None
+    drawn = np.random.default_rng(seed).integers(0, len(cases), (repeats, len(cases)))
+    happened, total = cases[drawn].sum(axis=1).T
+    low, high = np.quantile(happened[total > 0] / total[total > 0], (0.025, 0.975))
+    return Estimate(float(cases[:, 0].sum() / cases[:, 1].sum()), float(low), float(high))
+
+
 def pass_at(k: int, right: np.ndarray) -> np.ndarray:
     """The chance that one of k paths is right, by problem: the unbiased estimate of Chen et al. (arXiv 2107.03374, Eq. 1).
 
@@ -56,3 +71,26 @@ def at_equal_cost(right: np.ndarray, own: np.ndarray, spent: np.ndarray, mean: f
         if (np.minimum(own, budget) + tail).mean() >= mean:
             break
     return budget, (right & (own <= budget)).mean(axis=1)
+
+
+def equal_budget(own: np.ndarray, spent: np.ndarray, budget: int, mean: float) -> int:
+    """The budget at which independent paths spend ``mean`` tokens each, from how they did with ``budget``.
+
+    Where they spent as much or more, it is the smallest budget that leaves them as much if it cuts their reasoning alone.
+    Where they spent less, those that were cut get the difference, which is more than they may use.
+
+    Args:
+        own: int [paths], reasoning tokens; spent: int [paths], all that counts.
+    """
+    missing, cut = mean * len(own) - spent.sum(), own >= budget
+    if missing > 0:
+        return budget + int(np.ceil(missing / cut.sum())) if cut.any() else budget
+    rest = (spent - own).sum()
+    low, high = 1, max(int(own.max()), 1)
+    while low < high:  # what is spent grows with the budget
+        middle = (low + high) // 2
+        if np.minimum(own, middle).sum() + rest >= mean * len(own):
+            high = middle
+        else:
+            low = middle + 1
+    return low

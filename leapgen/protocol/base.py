@@ -154,7 +154,8 @@ class Group:
 
     @property
     def done(self) -> bool:
-        return all(path.stage == "finished" for path in self.paths)
+        """Whether every path has ended, and nothing is asked of its forks any more."""
+        return all(path.stage == "finished" and not path.forks for path in self.paths)
 
     def outputs(self, unfinished: str | None = None) -> list[PathOutput]:
         """The paths as they stand; those that have not ended carry ``unfinished`` as their finish reason."""
@@ -163,4 +164,4 @@ class Group:
     def close(self) -> None:
         """Gives every page back."""
         for path in self.paths:
-            path.leave()
+            path.close()

@@ -30,12 +30,19 @@ def read(path: Path, messages: Sequence[Message], block: int) -> int:
     Returns:
         How many it reads. Where not even the tags fit, it reads nothing.
     """
+    count, tokens, sources = fitting(path, messages)
+    if tokens:
+        path.read("comment", tokens, block, sources)
+    return count
+
+
+def fitting(path: Path, messages: Sequence[Message]) -> tuple[int, list[int], list[Source]]:
+    """How many of the first messages fit a path's context, and the comment with them; no tokens if not even its tags fit."""
     for count in range(len(messages), -1, -1):
         tokens, sources = comment(path, messages[:count])
         if len(tokens) < path.free_positions:
-            path.read("comment", tokens, block, sources)
-            return count
-    return 0
+            return count, tokens, sources
+    return 0, [], []
 
 
 def comment(path: Path, messages: Sequence[Message]) -> tuple[list[int], list[Source]]:

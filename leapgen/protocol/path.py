@@ -43,6 +43,7 @@ class Path:
         self.transcript = Transcript(TextStream(speaker.vocabulary.tokenizer, speaker.prompt))
         self.sequence: LiveSequence | None = None  # None before it enters the engine, and where it had ended by then
         self.pending: PendingMessage | None = None
+        self.forks: dict[LiveSequence, Callable[[Event], None]] = {}  # made beside its own, and who takes their events
         self.votes = True  # its answer counts; a protocol says where it does not
         self.stage: Stage = "reasoning"
         self.round_tokens = 0  # own tokens sampled since its newest message, cut ones included
@@ -83,6 +84,13 @@ class Path:
         for sequence in (self.sequence, self.pending.sequence if self.pending else None):
             if sequence is not None:
                 self.speaker.engine.release(sequence)
+
+    def close(self) -> None:
+        """Gives back the pages of its forks, too."""
+        self.leave()
+        for fork in self.forks:
+            self.speaker.engine.release(fork)
+        self.forks.clear()
 
     @property
     def writing(self) -> bool:
@@ -207,6 +215,9 @@ class Path:
 
     def handle(self, event: Event) -> None:
         """Takes what the engine did to one of the path's sequences."""
+        if event.sequence in self.forks:
+            self.forks[event.sequence](event)
+            return
         if event.token is None:  # forced tokens are in, and nothing is to be sampled yet
             return
         if event.sequence is not self.sequence:

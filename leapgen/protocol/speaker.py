@@ -29,12 +29,15 @@ class Speaker:
         return replace(self, config=replace(self.config, write_answer=False, force_answer=False))
 
     @cached_property
-    def forced_answer(self) -> list[int]:
-        """The tokens that ask a path out of budget for its answer; none if none is asked for."""
-        if not self.config.force_answer:
-            return []
+    def answer_phrase(self) -> list[int]:
+        """The tokens that ask a path for its answer: the phrase, the end of thinking and the answer's lead."""
         closing = f"\n{self.endings.think_end}" if self.endings.think_end else ""
         return self.vocabulary.encode([self.prompts.forced_answer + closing + self.prompts.answer_lead], after=self.prompt)
+
+    @property
+    def forced_answer(self) -> list[int]:
+        """The tokens that ask a path out of budget for its answer; none if none is asked for."""
+        return self.answer_phrase if self.config.force_answer else []
 
     @property
     def reserved_positions(self) -> int:

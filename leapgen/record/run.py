@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
 import math
 import os
-from collections import defaultdict
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from leapgen.answers import normalize_answer
+from leapgen import answers
+from leapgen.answers import Grader
 from leapgen.record.files import save_json
 from leapgen.record.formats import upgraded
 from leapgen.record.ledger import Ledger
 from leapgen.record.message import Message, Source
+from leapgen.viewer import page, run_view
 
 Kind = Literal["prompt", "beginning", "own", "trigger", "summary", "comment", "forced", "answer"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SAMPLED_KINDS = ("own", "summary", "answer")
 FORMAT = 3
+GZIP = b"\x1f\x8b"  # how a compressed file begins
 
 
 @dataclass
@@ -101,6 +105,19 @@ class PathOutput:
         """Under the sampling distribution, for each token of ``token_ids``; None where it was not sampled."""
         return [p for s in self.segments for p in (s.sampling_logprobs or [None] * len(s.token_ids))]
 
+    def claims(self, num_blocks: int) -> list[str | None]:
+        """What the path held to be the answer at each block (in its words and summary up to there), and at the end."""
+        stated: list[str | None] = []
+        for block in range(num_blocks):
+            before: list[str] = []
+            for segment in self.segments:
+                if segment.kind == "comment" and segment.block is not None and segment.block >= block:
+                    break
+                if segment.kind in ("beginning", "own", "answer", "summary"):
+                    before.append(segment.text)
+            stated.append(answers.extract_answer("".join(before)))
+        return [*stated, self.answer]
+
     def count(self, *kinds: Kind) -> int:
         """Tokens of these kinds."""
         return sum(len(s.token_ids) for s in self.segments if s.kind in kinds)
@@ -128,6 +145,11 @@ class LeapOutput:
     state: dict[str, Any] = field(default_factory=dict)  # the protocol's: what resuming an interrupted run needs
 
     @property
+    def probes(self) -> dict[str, Any]:
+        """What ``leapgen.evaluation.probes.Probed`` has found out; {} without it."""
+        return self.state.get("probes", {})
+
+    @property
     def answers(self) -> list[str | None]:
         return [path.answer for path in self.paths]
 
@@ -140,27 +162,33 @@ class LeapOutput:
     def texts(self) -> list[str]:
         return [path.own_text for path in self.paths]
 
-    def majority(self) -> str | None:
-        """The answer most paths gave (Cons@N); the first path's on a tie; None if no path has an answer."""
-        groups = self._answer_groups()
-        return max(groups.values(), key=len)[0].answer if groups else None
+    def majority(self, grader: str | Grader = "exact") -> str | None:
+        """The answer most paths gave (Cons@N); the first path's on a tie; None if no path has an answer.
 
-    def shortest_majority(self) -> str | None:
-        """Shortest majority vote (Zeng et al., arXiv 2502.12215): votes divided by the log of their mean length."""
-        groups = self._answer_groups()
+        Args:
+            grader: says which answers are one vote; a name is for ``leapgen.answers.grader``.
+        """
+        groups = self.answer_groups(grader)
+        return max(groups, key=len)[0].answer if groups else None
 
+    def shortest_majority(self, grader: str | Grader = "exact") -> str | None:
+        """Shortest majority vote (Zeng et al., arXiv 2502.12215): votes divided by the log of their mean length.
+
+        Args:
+            grader: as of ``majority``.
+        """
         def score(group: list[PathOutput]) -> float:
             length = sum(p.count("own", "answer") for p in group) / len(group)
             return len(group) / math.log(max(length, 2))
 
-        return max(groups.values(), key=score)[0].answer if groups else None
+        groups = self.answer_groups(grader)
+        return max(groups, key=score)[0].answer if groups else None
 
-    def _answer_groups(self) -> dict[str, list[PathOutput]]:
-        groups = defaultdict(list)
-        for path in self.voters:
-            if path.answer is not None:
-                groups[normalize_answer(path.answer)].append(path)
-        return groups
+    def answer_groups(self, grader: str | Grader = "exact") -> list[list[PathOutput]]:
+        """The paths that gave one answer, in order of its first path; paths without an answer are left out."""
+        answered = [path for path in self.voters if path.answer is not None]
+        judge = answers.grader(grader) if isinstance(grader, str) else grader
+        return [[answered[i] for i in group] for group in judge.groups([str(path.answer) for path in answered])]
 
     def tokens_by_kind(self) -> dict[str, int]:
         return {kind: sum(path.count(kind) for path in self.paths) for kind in KINDS}
@@ -186,7 +214,7 @@ class LeapOutput:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LeapOutput:
-        """Reads what ``save`` wrote.
+        """Reads what ``save`` wrote, as it is or compressed by gzip.
 
         Raises:
             ValueError: not such a file; names it.
@@ -194,9 +222,17 @@ class LeapOutput:
         """
         content = Path(path).read_bytes()
         try:
+            if content.startswith(GZIP):
+                content = gzip.decompress(content)
             return cls.from_dict(json.loads(content.decode("utf-8")))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path} is not a saved leapgen run: {error}") from error
+
+    def to_html(self) -> str:
+        """One self-contained page that shows the run in a browser: it needs no network and no other file."""
+        view = run_view(self.to_dict(), [path.claims(len(self.blocks)) for path in self.paths], self.majority())
+        title = " ".join(self.question.split())
+        return page(title if len(title) <= 80 else title[:79] + "…", {}, [view])
 
     def to_dict(self) -> dict[str, Any]:
         return {"leapgen": FORMAT, **dataclasses.asdict(self)}

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from leapgen.terminal import demo, resume, run, show, training
+from leapgen.terminal import demo, eval, experiment, resume, run, show, training
+from leapgen.terminal.configuration import add_config, with_config
 from leapgen.terminal.screen import Screen
 from leapgen.terminal.signals import Signals
 from leapgen.version import __version__
@@ -29,7 +30,12 @@ SIGHUP; what there is of a stopped run is saved, and resume goes on with it."""
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status (see ``leapgen --help``)."""
     parser = build_parser()
-    options = parser.parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        options = parser.parse_args(with_config(parser, arguments))
+    except (ValueError, OSError) as error:
+        Screen().error(_said(error))
+        return 2
     if options.command is None:
         parser.print_help(sys.stderr)
         return 2
@@ -60,10 +66,13 @@ def build_parser() -> argparse.ArgumentParser:
     noise = common.add_mutually_exclusive_group()
     noise.add_argument("-q", "--quiet", action="store_true", help="nothing but errors, and of a run the answer voted for")
     noise.add_argument("-v", "--verbose", action="store_true", help="also leapgen's log, and other libraries' warnings")
+    add_config(common)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for module in (run, demo, show, resume):
         module.add_parser(commands, common)
     training.add_parsers(commands, common)
+    eval.add_parser(commands, common)
+    experiment.add_parser(commands, common)
     return parser
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leapgen.config import EngineConfig
-from leapgen.demo import SMOLLM2, load_smollm2, quiet_loading
-from leapgen.models import bundled_model, bundled_models
+from leapgen.demo import load_smollm2, quiet_loading
+from leapgen.models import SMOLLM2, bundled_model, bundled_models
 from leapgen.protocol.prompts import PromptSet
 from leapgen.terminal.options import given
 from leapgen.terminal.screen import Screen
@@ -51,6 +51,11 @@ def engine_config(options: argparse.Namespace) -> EngineConfig:
         ValueError: a value that is not allowed.
     """
     return EngineConfig(**given(options, EngineConfig))
+
+
+def local_device(device_map: str | None) -> str | None:
+    """``cuda`` as the device of this process, where torchrun has started several on a machine and numbered them."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if device_map == "cuda" and "LOCAL_RANK" in os.environ else device_map
 
 
 def load(name: str, screen: Screen, *, dtype: str = "auto", device_map: str | None = None,

@@ -56,6 +56,15 @@ def given(options: argparse.Namespace, config: type) -> dict[str, Any]:
     return {name: getattr(options, place) for name, place in found.items() if hasattr(options, place)}
 
 
+def suggest(options: argparse.Namespace, values: Mapping[str, Any]) -> None:
+    """Sets what the command line does not: fields of ``LeapConfig`` and ``SamplingConfig``, and options that are None."""
+    for name, value in values.items():
+        config = next((one for one in (LeapConfig, SamplingConfig) if name in one.__dataclass_fields__), None)
+        place = name if config is None else _destination(config, name)
+        if getattr(options, place, None) is None:
+            setattr(options, place, value)
+
+
 def add_preset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", choices=PRESETS, default="paper", type=lambda name: name.replace("-", "_"),
                         help="protocol settings to start from: the paper's, the published code's, one block (LeaP-S), for "

@@ -80,7 +80,7 @@ class Tally:
 
     def pace(self) -> str:
         left = self.seconds_left
-        return f"{self.tokens_per_second:.0f} tokens/s" + (f", at most {_clock(left)} left" if left is not None else "")
+        return f"{self.tokens_per_second:.0f} tokens/s" + (f", at most {clock(left)} left" if left is not None else "")
 
 
 class Progress:
@@ -137,7 +137,7 @@ class _Pace(ProgressColumn):
         return Text(self._tally.pace(), style="dim")
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from leapgen.answers import extract_answer, normalize_answer
+from leapgen.answers import normalize_answer
 from leapgen.record.run import LeapOutput, PathOutput
 
 ANSWERS = 4  # rows of the tally
@@ -35,7 +35,7 @@ def overview(outputs: Sequence[LeapOutput], files: Sequence[Path], console: Cons
     table.columns[0].style, table.columns[1].style = "dim", "bold green"
     table.expand, table.columns[3].ratio = True, 1
     for output, file in zip(outputs, files, strict=True):
-        votes = max(map(len, answer_groups(output).values()), default=0)
+        votes = max(map(len, answer_groups(output)), default=0)
         table.add_row(file.name, Text(short(output.majority()) if output.finished else "not finished"),
                       f"{votes}/{len(output.voters)}", Text(one_line(output.question, 200)))
     console.print(table)
@@ -60,27 +60,9 @@ def costs(output: LeapOutput) -> Text:
                 f"{ledger.reused} reused by forks; {ledger.total_seconds:.1f} s", style="dim")
 
 
-def answer_groups(output: LeapOutput) -> dict[str, list[PathOutput]]:
-    """The paths by their answer, spelled as votes are counted; most votes first. Those without one are left out."""
-    groups: dict[str, list[PathOutput]] = {}
-    for path in output.voters:
-        if path.answer is not None:
-            groups.setdefault(normalize_answer(path.answer), []).append(path)
-    return dict(sorted(groups.items(), key=lambda group: -len(group[1])))
-
-
-def claims(path: PathOutput, num_blocks: int) -> list[str | None]:
-    """What the path held to be the answer at each block (in its words and summary up to there), and at the end."""
-    stated: list[str | None] = []
-    for block in range(num_blocks):
-        before: list[str] = []
-        for segment in path.segments:
-            if segment.kind == "comment" and segment.block is not None and segment.block >= block:
-                break
-            if segment.kind in ("beginning", "own", "answer", "summary"):
-                before.append(segment.text)
-        stated.append(extract_answer("".join(before)))
-    return [*stated, path.answer]
+def answer_groups(output: LeapOutput) -> list[list[PathOutput]]:
+    """The paths by their answer, as votes are counted; most votes first. Those without one are left out."""
+    return sorted(output.answer_groups(), key=len, reverse=True)
 
 
 def counted(number: int, noun: str) -> str:
@@ -106,7 +88,7 @@ def _table(*columns: str) -> Table:
 def _tally(output: LeapOutput) -> Table:
     table = _table("votes", "answer", "paths")
     table.columns[0].justify, table.columns[1].style = "right", "green"
-    groups = list(answer_groups(output).values())
+    groups = answer_groups(output)
     for group in groups[:ANSWERS]:
         table.add_row(str(len(group)), Text(short(group[0].answer, 40)), _ranges([path.index for path in group]))
     if len(groups) > ANSWERS:
@@ -121,7 +103,7 @@ def _tally(output: LeapOutput) -> Table:
 
 def _stages(output: LeapOutput) -> Table:
     """How many paths held an answer at each block and at the end, and what that was for most."""
-    held = [claims(path, len(output.blocks)) for path in output.paths]
+    held = [path.claims(len(output.blocks)) for path in output.paths]
     spelled = [[claim if claim is None else normalize_answer(claim) for claim in claims] for claims in held]
     table = _table("", "with an answer", "new", "changed", "most say")
     for column in table.columns[1:4]:

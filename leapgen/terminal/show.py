@@ -13,10 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from leapgen.answers import normalize_answer
+from leapgen.record.files import save_bytes
 from leapgen.record.run import BlockRecord, LeapOutput, PathOutput
 from leapgen.terminal.options import Commands
 from leapgen.terminal.pager import paged
-from leapgen.terminal.report import answer_groups, brief, claims, headline, one_line, overview, short, vote
+from leapgen.terminal.report import answer_groups, brief, headline, one_line, overview, short, vote
 from leapgen.terminal.screen import Screen
 from leapgen.terminal.signals import Signals
 
@@ -36,12 +37,16 @@ def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
                         help="only this block, every summary whole, counted from 1; repeatable")
     parser.add_argument("--brief", action="store_true", help="only the short report that stands at the end of a run")
     parser.add_argument("--full", action="store_true", help="summaries whole, not only how they begin")
+    parser.add_argument("--html", type=Path, metavar="PAGE",
+                        help="write one self-contained HTML page of the run, to be opened in a browser; nothing is printed")
     parser.add_argument("--no-pager", action="store_true",
                         help="print it all at once; otherwise what is longer than the screen goes through $PAGER")
     parser.set_defaults(command=show)
 
 
 def show(options: argparse.Namespace, screen: Screen, signals: Signals) -> int:
+    if options.html:
+        return show_html(options, screen)
     if options.file.is_dir():
         files = run_files(options.file)
         with paged(screen.out, not options.no_pager) as console:
@@ -60,6 +65,16 @@ def show(options: argparse.Namespace, screen: Screen, signals: Signals) -> int:
         print_paths(output, options.path, console)
     if not output.finished:
         screen.say("not finished; ", (f"leapgen resume {options.file}", "bold"), " goes on from here")
+    return 0
+
+
+def show_html(options: argparse.Namespace, screen: Screen) -> int:
+    if options.file.is_dir():
+        raise ValueError(f"--html makes a page of one run, and {options.file} is a folder. Name one of its files.")
+    if options.path or options.block:
+        raise ValueError("--html has every path and block in it. Leave out --path and --block, or --html.")
+    save_bytes(LeapOutput.load(options.file).to_html().encode(), options.html)
+    screen.say("written to ", (str(options.html), "bold"))
     return 0
 
 
@@ -104,7 +119,7 @@ def detail(output: LeapOutput, console: Console, *, full: bool = False) -> None:
     for block in output.blocks:
         console.print(_block_panel(block, full))
     console.print(_conclusions(output))
-    tally = ", ".join(f"{short(group[0].answer)} × {len(group)}" for group in answer_groups(output).values())
+    tally = ", ".join(f"{short(group[0].answer)} × {len(group)}" for group in answer_groups(output))
     console.print(vote(output).append(f"   ({tally or 'no path gave an answer'})", "dim"))
     console.print(_costs(output))
 
@@ -135,7 +150,7 @@ def _conclusions(output: LeapOutput) -> Panel:
     table.add_column("ended by")
     table.add_column("what changed", overflow="fold", ratio=3)
     for path in output.paths:
-        held = claims(path, len(output.blocks))
+        held = path.claims(len(output.blocks))
         table.add_row(str(path.index), *[Text(short(claim)) for claim in held[:-1]], Text(short(held[-1])),
                       path.finish_reason or "", Text(_changes(held)))
     return Panel(table, title="conclusions", title_align="left")

@@ -56,7 +56,9 @@ class VerbsMachine(RuleBasedStateMachine):
         self.engine = Engine(MODEL, EngineConfig(page_size=4, kv_cache_bytes=30 * page_bytes, max_step_tokens=7,
                                                  max_batch_size=4, context_length=CONTEXT, draft_tokens=0))
         assert self.engine.pool.num_pages == 30
+        self.engine.scheduler.max_scored = 5
         self.lists = {}
+        self.scores = []  # with all tokens their sequence had when they were asked for
         self.next_path = 0
 
     def stream(self):
@@ -83,6 +85,13 @@ class VerbsMachine(RuleBasedStateMachine):
             return
         self.engine.extend(sequence, tokens, limit=len(self.lists[sequence]) + len(tokens) + room)
         self.lists[sequence] += tokens
+
+    @rule(sequence=sequences, top=st.integers(0, 2), data=st.data())
+    def score(self, sequence, top, data):
+        if len(self.lists[sequence]) < 2 or sequence.scores is not None:
+            return
+        start = data.draw(st.integers(1, len(self.lists[sequence]) - 1))
+        self.scores.append((list(self.lists[sequence]), self.engine.score(sequence, start, top)))
 
     @rule(sequence=sequences, data=st.data())
     def crop(self, sequence, data):
@@ -126,10 +135,24 @@ class VerbsMachine(RuleBasedStateMachine):
                     torch.testing.assert_close(key, key_, rtol=0, atol=1e-6)
                     torch.testing.assert_close(value, value_, rtol=0, atol=1e-6)
 
+    @invariant()
+    def scores_are_those_of_a_full_forward(self):
+        for tokens, scores in self.scores:
+            logprobs = full_logits(MODEL, tokens).log_softmax(dim=-1)
+            for position, (logprob, top) in enumerate(zip(scores.logprobs, scores.tops, strict=True), scores.start):
+                assert abs(logprob - float(logprobs[position - 1, tokens[position]])) < 1e-6
+                assert [token for token, _ in top] == logprobs[position - 1].topk(scores.top).indices.tolist()
+        self.scores = [one for one in self.scores if not one[1].done]
+
     def teardown(self):
+        for sequence in self.lists:
+            if sequence.scores is not None:  # paused before it was scored
+                self.engine.extend(sequence, limit=0)
         while self.engine.has_work:
             self.step(1)
         self.tokens_are_the_lists()
+        self.scores_are_those_of_a_full_forward()
+        assert all(sequence.scores is None for sequence in self.lists)
         for sequence in list(self.lists):
             self.engine.release(sequence)
         self.engine.check_integrity()

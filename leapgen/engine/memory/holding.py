@@ -69,7 +69,7 @@ class Holding:
             return False
         for i in shared:
             page = pool.allocate(after=pages[i - 1] if i else None)
-            if i * size < start:  # it holds positions that stay
+            if i * size < start or min((i + 1) * size, self.length) > end:  # it holds positions that stay
                 self._copy_page(pages[i], page)
                 self.num_copied += 1
             pool.release([pages[i]])

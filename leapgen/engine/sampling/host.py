@@ -63,7 +63,7 @@ def sample(logits: Tensor, lengths: Rows[int], sequences: Rows[Sequence]) -> Sam
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     draws = uniforms([s.stream for s in sequences], lengths)
-    return checked(_drawn(logits, _rows_by_config(sequences), lengths, sequences, draws), lengths, sequences)
+    return checked(_drawn(logits, rows_by_config(sequences), lengths, sequences, draws), lengths, sequences)
 
 
 def checked(drawn: Drawn, lengths: Rows[int], sequences: Rows[Sequence]) -> Sampled:
@@ -102,7 +102,7 @@ def _drawn(logits: Tensor, groups: list[tuple[SamplingConfig, list[int]]], lengt
     return Drawn(tokens, normalisers, chosen, logprobs)
 
 
-def _rows_by_config(sequences: Rows[Sequence]) -> list[tuple[SamplingConfig, list[int]]]:
+def rows_by_config(sequences: Rows[Sequence]) -> list[tuple[SamplingConfig, list[int]]]:
     """Rows with the same settings go together, so that no row's result depends on another's settings."""
     groups: dict[int, tuple[SamplingConfig, list[int]]] = {}
     for row, sequence in enumerate(sequences):

@@ -133,8 +133,8 @@ class DecodeGraphs:
         if self._paged.model.training:
             return False  # a graph would not notice
         return len(chunks) <= self.sizes[-1] and all(
-            chunk.end - chunk.start == 1 and len(chunk.samples) == 1 and chunk.samples[0][1] is chunk.sequence
-            for chunk in chunks)
+            chunk.end - chunk.start == 1 and not chunk.scores
+            and len(chunk.samples) == 1 and chunk.samples[0][1] is chunk.sequence for chunk in chunks)
 
     @torch.no_grad()
     def step(self, chunks: list[Chunk]) -> Sampled:
