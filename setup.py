@@ -49,8 +49,11 @@ setup(
         "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "gguf>=0.10", "sentencepiece>=0.2",
                  "matplotlib>=3.8", "peft>=0.21", "optimum-quanto>=0.2.7",  # models that change or are quantised
                  "selenium>=4.40",  # pages are opened in Chromium, where there is one
+                 "datasets>=5", "math-verify>=0.9", "reasoning-gym>=0.1.25",
                  "triton>=3.6,<3.10; sys_platform == 'linux'"],
         "demo": ["gguf>=0.10"],
+        "eval": ["datasets>=5", "math-verify>=0.9"],
+        "gym": ["reasoning-gym>=0.1.25"],
         "plots": ["matplotlib>=3.8"],
         "flash": ["flash-attn>=2.7"],
         "docs": ["sphinx>=9", "furo>=2025.12", "myst-parser>=5"],

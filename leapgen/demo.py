@@ -8,7 +8,7 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from leapgen.models import SMOLLM2, smollm2_files
-from leapgen.tasks.maze import Shape
+from leapgen.tasks.maze import MAZE_SETTINGS
 
 if TYPE_CHECKING:  # the command line reads the settings below before it loads anything
     import torch
@@ -20,9 +20,6 @@ if TYPE_CHECKING:  # the command line reads the settings below before it loads a
 QUESTION = "Anna has 3 boxes with 12 apples each. She gives away 9 apples. How many apples does she have left?"
 SETTINGS = {"interval": 48, "max_new_tokens": 144, "summary_tokens": 40, "top_k_peers": 2, "forced_answer_tokens": 24,
             "written_answer_tokens": 24}
-MAZE_SHAPE = Shape(doors=5, corridors=4, length=2)
-MAZE_SETTINGS = {"interval": 72, "max_new_tokens": 216, "summary_tokens": 32, "forced_answer_tokens": 16,
-                 "written_answer_tokens": 16, "finished_share": True}
 MAZE_MODELS = {"maze": MAZE_SETTINGS, "maze-leap-t": {**MAZE_SETTINGS, "explain": False}}  # LeaP-T: no tags explained
 
 

@@ -55,7 +55,7 @@ class Encoder:
 
     def beginning(self, beginning: Beginning | None, prompt: Sequence[int], leap: LeapConfig,
                   endings: Endings) -> list[int]:
-        """The tokens that the paths go on from, to follow a prompt's.
+        """The tokens that a path goes on from, to follow a prompt's.
 
         Raises:
             ValueError: nothing would be left to reason, or a token id that the model has not.

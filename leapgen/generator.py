@@ -17,7 +17,7 @@ from leapgen.following import follow
 from leapgen.job import Question
 from leapgen.pretrained import load, name_of, tokenizer_of, vocabulary_size
 from leapgen.protocol.base import Group, Method
-from leapgen.protocol.chat import Beginning, Prompt
+from leapgen.protocol.chat import Beginnings, Prompt
 from leapgen.protocol.endings import Endings
 from leapgen.protocol.leap import Leap
 from leapgen.protocol.prompts import TAGS, PromptSet
@@ -95,7 +95,7 @@ class LeapGenerator:
 
     @overload
     def generate(self, prompt: Prompt, n: int = 32, *, leap: LeapConfig | bool = True,
-                 sampling: SamplingConfig | None = None, seed: int = 0, beginning: Beginning | None = None,
+                 sampling: SamplingConfig | None = None, seed: int = 0, beginning: Beginnings = None,
                  protocol: Method = Leap, until: Condition | None = None,
                  callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
                  checkpoint: str | os.PathLike[str] | None = None, **options: Any) -> LeapOutput: ...
@@ -103,14 +103,14 @@ class LeapGenerator:
     @overload
     def generate(self, prompt: Sequence[Prompt], n: int = 32, *, leap: LeapConfig | bool = True,
                  sampling: SamplingConfig | None = None, seed: int = 0,
-                 beginning: Sequence[Beginning | None] | None = None, protocol: Method = Leap,
+                 beginning: Sequence[Beginnings] | None = None, protocol: Method = Leap,
                  until: Condition | None = None, callback: Callable[[StreamEvent], None] | None = None,
                  progress: bool | None = None, checkpoint: str | os.PathLike[str] | None = None,
                  **options: Any) -> list[LeapOutput]: ...
 
     def generate(self, prompt: Prompt | Sequence[Prompt], n: int = 32, *, leap: LeapConfig | bool = True,
                  sampling: SamplingConfig | None = None, seed: int = 0,
-                 beginning: Beginning | Sequence[Beginning | None] | None = None, protocol: Method = Leap,
+                 beginning: Beginnings | Sequence[Beginnings] = None, protocol: Method = Leap,
                  until: Condition | None = None, callback: Callable[[StreamEvent], None] | None = None,
                  progress: bool | None = None, checkpoint: str | os.PathLike[str] | None = None,
                  **options: Any) -> LeapOutput | list[LeapOutput]:
@@ -124,8 +124,9 @@ class LeapGenerator:
             sampling: how tokens are drawn; by default the paper's values, with those the model's ``generation_config``
                 states, and then ``leap.sampling_defaults``, in their place.
             seed: of the random streams; of several equal prompts each next one gets the next seed.
-            beginning: reasoning that all paths go on from (section 2.1 of the paper), as text or token ids; for a list of
-                prompts, a list of as many (None for none). It counts to the budget and to the interval.
+            beginning: reasoning that paths go on from (sections 2.1 and 5.2.1 of the paper): text or token ids for all, or a
+                list of n with one for each path (None for none); for a list of prompts, a list with one of these for each. It
+                counts to the budget and to the interval.
             protocol: how the paths work together: a subclass of ``leapgen.protocol.base.Protocol``, or what makes one.
             until: a condition of ``leapgen.stopping``, or a callable that gets a ``Progress``, asked after every step; a
                 question stops where it holds, and keeps what it has so far.
@@ -150,7 +151,7 @@ class LeapGenerator:
 
     def stream(self, prompt: Prompt | Sequence[Prompt], n: int = 32, *, leap: LeapConfig | bool = True,
                sampling: SamplingConfig | None = None, seed: int = 0,
-               beginning: Beginning | Sequence[Beginning | None] | None = None, protocol: Method = Leap,
+               beginning: Beginnings | Sequence[Beginnings] = None, protocol: Method = Leap,
                until: Condition | None = None, **options: Any) -> Run:
         """As ``generate``, yielding events as they come: tokens, segments, cuts, blocks, finished paths and outputs.
 
@@ -227,12 +228,13 @@ class LeapGenerator:
     def _questions(self, request: Request) -> list[Question]:
         leap, sampling, prompts, encoder = request.leap, request.sampling, self.prompts, self._encoder
         endings, seen, questions = encoder.endings(leap), Counter[tuple[int, ...]](), []
-        for index, (prompt, beginning) in enumerate(zip(request.prompts, request.beginnings, strict=True)):
+        for index, (prompt, beginnings) in enumerate(zip(request.prompts, request.beginnings, strict=True)):
             tokens = encoder.prompt(prompt, leap, prompts, endings)
             seed = request.seed + seen[tuple(tokens)]
             seen[tuple(tokens)] += 1
+            encoded = {one: encoder.beginning(one, tokens, leap, endings) for one in set(beginnings)}
             group = self._group(prompts, endings, leap, sampling, tokens, request.protocol, request.n, seed, index,
-                                encoder.beginning(beginning, tokens, leap, endings))
+                                [encoded[one] for one in beginnings])
             group.protocol.check()
             questions.append(Question(group, self._output(encoder.question(prompt), group)))
         return questions
@@ -243,10 +245,11 @@ class LeapGenerator:
         sampling = sampling or config_from(SamplingConfig, output.sampling, "sampling")
         stated = output.made_with.get("prompts")
         prompts = PromptSet(**stated) if stated else self.prompts
-        prompt, *after = output.paths[0].segments
-        beginning = after[0].token_ids if after and after[0].kind == "beginning" else ()
-        group = self._group(prompts, self._encoder.endings(leap), leap, sampling, prompt.token_ids, protocol,
-                            len(output.paths), output.seed, index, beginning)
+        prompt = output.paths[0].segments[0].token_ids
+        beginnings = [[token for segment in path.segments if segment.kind == "beginning" for token in segment.token_ids]
+                      for path in output.paths]
+        group = self._group(prompts, self._encoder.endings(leap), leap, sampling, prompt, protocol, len(output.paths),
+                            output.seed, index, beginnings)
         fresh = self._output(output.question, group)
         if check:
             check_made_with(output.made_with, fresh.made_with)
@@ -254,9 +257,9 @@ class LeapGenerator:
 
     def _group(self, prompts: PromptSet, endings: Endings, leap: LeapConfig, sampling: SamplingConfig,
                prompt: Sequence[int], protocol: Method, n: int, seed: int, question: int,
-               beginning: Sequence[int]) -> Group:
+               beginnings: Sequence[Sequence[int]]) -> Group:
         speaker = Speaker(self.engine, self.vocabulary, prompts, endings, leap, sampling, tuple(prompt))
-        return Group(speaker, protocol, n, seed, question, beginning)
+        return Group(speaker, protocol, n, seed, question, beginnings)
 
     def _output(self, question: str, group: Group) -> LeapOutput:
         """The output of a question before its first step."""

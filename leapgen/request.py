@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 
 from leapgen.config import LeapConfig, SamplingConfig, split_options
 from leapgen.protocol.base import Method
-from leapgen.protocol.chat import Beginning, Prompt, parse, parse_beginnings
+from leapgen.protocol.chat import Beginning, Beginnings, Prompt, parse, parse_beginnings
 from leapgen.stopping import Condition
 
 
@@ -22,7 +22,7 @@ class Request:
 
     Args:
         prompts: at least one.
-        beginnings: what the paths of each prompt go on from; None for nothing.
+        beginnings: what each path of each prompt goes on from; None for nothing.
         several: whether the prompts came as a list.
         seed: of the random streams.
         protocol: how the paths of a question work together.
@@ -30,7 +30,7 @@ class Request:
     """
 
     prompts: Sequence[Prompt]
-    beginnings: Sequence[Beginning | None]
+    beginnings: Sequence[Sequence[Beginning | None]]
     several: bool
     n: int
     seed: int
@@ -40,7 +40,7 @@ class Request:
     until: Condition | None = None
 
     @classmethod
-    def checked(cls, prompt: Prompt | Sequence[Prompt], beginning: Beginning | Sequence[Beginning | None] | None, n: int,
+    def checked(cls, prompt: Prompt | Sequence[Prompt], beginning: Beginnings | Sequence[Beginnings], n: int,
                 seed: int, leap: LeapConfig, sampling: SamplingConfig, protocol: Method,
                 until: Condition | None) -> Request:
         """A request as ``LeapGenerator.generate`` takes its arguments; numbers may be those of other libraries.
@@ -58,7 +58,7 @@ class Request:
         if until is not None and not callable(until):
             raise TypeError(f"until must be a stop condition, such as leapgen.stopping.consensus(0.5), not {until!r:.80}.")
         prompts, several = parse(_without_tensor(prompt))
-        beginnings = parse_beginnings(beginning, len(prompts) if several else None)
+        beginnings = parse_beginnings(beginning, len(prompts) if several else None, n)
         return cls(prompts, beginnings, several, int(n), int(seed), leap, sampling, protocol, until)
 
 

@@ -5,7 +5,8 @@ import torch
 from oracle import full_logits
 
 from leapgen import LeapConfig, SamplingConfig
-from leapgen.demo import QUESTION, SMOLLM2, load_smollm2
+from leapgen.demo import QUESTION, load_smollm2
+from leapgen.models import SMOLLM2
 from leapgen.protocol.text import TextStream
 
 TEXT = "Let me check: 3 × 12 = 36, so 36 − 9 = 27.\n\nWait… naïve 漢字 🙂\n\n\\boxed{27} <summarize> yes </summarize>"

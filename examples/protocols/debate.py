@@ -77,8 +77,7 @@ class Debate(Protocol):
 
 if __name__ == "__main__":
     from leapgen import LeapGenerator
-    from leapgen.demo import MAZE_SETTINGS, MAZE_SHAPE
-    from leapgen.tasks.maze import make_maze
+    from leapgen.tasks.maze import MAZE_SETTINGS, MAZE_SHAPE, make_maze
 
     maze = make_maze("debate", MAZE_SHAPE)
     output = LeapGenerator.from_pretrained("maze").generate(maze.question, 8, protocol=Debate, **MAZE_SETTINGS)

@@ -83,8 +83,7 @@ class Verified(Protocol):
 
 if __name__ == "__main__":
     from leapgen import LeapGenerator
-    from leapgen.demo import MAZE_SETTINGS, MAZE_SHAPE
-    from leapgen.tasks.maze import make_maze
+    from leapgen.tasks.maze import MAZE_SETTINGS, MAZE_SHAPE, make_maze
 
     maze = make_maze("verifier", MAZE_SHAPE)
     output = LeapGenerator.from_pretrained("maze").generate(maze.question, 8, protocol=Verified, **MAZE_SETTINGS)

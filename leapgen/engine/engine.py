@@ -134,10 +134,11 @@ class Engine:
             num_lost=sequence.num_lost, num_entered=sequence.num_entered)
         twin.ledger.forks += 1
         twin.ledger.reused += twin.num_computed
-        if sequence.leader is not None:
-            twin.follow(sequence.leader, sequence.shared_length)
-        elif sequence.active and sequence.num_computed < len(sequence):
-            twin.follow(sequence, len(sequence))
+        leader = sequence.leader
+        if sequence.active and len(sequence) > (sequence.num_computed if leader is None else sequence.shared_length):
+            twin.follow(sequence, len(sequence))  # the original has tokens of its own to compute
+        elif leader is not None:
+            twin.follow(leader, sequence.shared_length)
         return self._enter(twin)
 
     def extend(self, sequence: Sequence, tokens: Tokens[int] = (), *, limit: int | None = None,
@@ -316,7 +317,7 @@ class Engine:
             assert len(s.pages) >= self.pool.pages_for(s.num_computed + len(s.ahead)), s
             assert s.active or not s.ahead, s
             assert s.scores is None or s.scores.next < s.scores.end <= len(s), s
-            assert s.leader is None or (s in s.leader.followers and s.leader.runnable), s
+            assert s.leader is None or (s in s.leader.followers and s.leader.active), s
             assert all(f.leader is s and f.tokens[: f.shared_length] == s.tokens[: f.shared_length]
                        for f in s.followers), s
 

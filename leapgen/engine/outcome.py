@@ -64,10 +64,7 @@ def commit(chunks: Rows[Chunk], pages_used: int) -> list[Event]:
         ledger.computed += end - start
         ledger.pages_peak = max(ledger.pages_peak, pages_used)
         sequence.holding.length = max(sequence.num_computed, end)
-        served = [follower for follower in sequence.followers if follower.shared_length <= end]
-        for follower in served:
-            follower.adopt()
-        for who in (sequence, *served):
+        for who in (sequence, *sequence.serve()):
             if who.active and who.num_computed == len(who) and not who.wants_sample and who.scores is None:
                 who.active = False
                 events.append(Event(who, None, finish="limit"))

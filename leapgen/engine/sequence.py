@@ -153,8 +153,19 @@ class Sequence:
             self.ledger.reused += length - self.num_computed
             self.holding.share(leader.holding, length)
 
+    def serve(self) -> list[Sequence]:
+        """Followers whose tokens in common are computed take them over; so do theirs. Returns all of them."""
+        served = [follower for follower in self.followers if follower.shared_length <= self.num_computed]
+        for follower in served[:]:
+            follower.adopt()
+            served += follower.serve()
+        return served
+
     def dismiss_followers(self) -> None:
-        """It will not compute what its followers wait for: the first that is active leads the others."""
+        """It will not compute what its followers wait for: the first that is active leads the others.
+
+        What it waits for itself, that one waits for in its place.
+        """
         followers = list(self.followers)
         for follower in followers:
             follower.adopt()
@@ -163,6 +174,8 @@ class Sequence:
         for follower in waiting:
             if heir is not None and follower is not heir:
                 follower.follow(heir, min(follower.shared_length, heir.shared_length))
+        if heir is not None and self.leader is not None:
+            heir.follow(self.leader, min(heir.shared_length, self.shared_length))
 
     def crop_scores(self, length: int) -> None:
         """Gives up scores of tokens behind the first ``length``."""

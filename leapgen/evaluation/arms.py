@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, get_type_hints
 
 from leapgen.config import LeapConfig, SamplingConfig
 from leapgen.evaluation.controls import EqualCost, FromStrangers, scrambled
 from leapgen.evaluation.design import Arm, Finished, Prepare, depths
 from leapgen.evaluation.fields import read_fields
-from leapgen.evaluation.placebos import OwnSummary, Strangers
+from leapgen.evaluation.placebos import OwnSummary, Scrambled, Strangers
 from leapgen.options import did_you_mean
 from leapgen.protocol.base import Method
 from leapgen.protocol.leap import Leap
@@ -70,8 +71,8 @@ KINDS: dict[str, Kind] = {
     "single": Kind(LeapConfig.single),
     "leap-t": Kind(LeapConfig.leap_t),
     "own": Kind(protocol=OwnSummary),
-    "strangers": Kind(protocol=Strangers, after=("leap",), prepare=FromStrangers),
-    "scrambled": Kind(prepare=lambda: scrambled),
+    "strangers": Kind(protocol=partial(Strangers, bank={}), after=("leap",), prepare=FromStrangers),
+    "scrambled": Kind(protocol=Scrambled, prepare=lambda: scrambled),
 }
 
 

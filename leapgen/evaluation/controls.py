@@ -14,7 +14,7 @@ from leapgen.evaluation.design import Finished
 from leapgen.evaluation.metrics import equal_budget
 from leapgen.evaluation.placebos import Scrambled, Strangers
 from leapgen.evaluation.units import Unit
-from leapgen.tasks.base import Problem
+from leapgen.tasks.problems import Problem
 
 Bank = dict[tuple[int, ...], list[list[str]]]  # summaries by prompt (token ids) and block
 
@@ -51,12 +51,13 @@ def scrambled(study: Finished, problem: Problem, group: int) -> Mapping[str, Any
 class EqualCost:
     """The budget at which independent paths spend as many tokens as the paths of ``arm`` did.
 
-    Tokens are all after the prompt, and those sampled and then discarded; the mean is over all paths, problems and groups of
-    the study. The budget is the same for all problems. It follows from the finished units of ``independent``:
+    Tokens are all after the prompt, and those sampled and then discarded, for each path that votes; the mean is over all
+    problems and groups of the study. The budget is the same for all problems. It follows from the finished units of
+    ``independent``:
 
     - If these spent as much or more, a smaller budget would have cut them: it is the smallest at which they would have spent
       as much, every path keeping what came after its reasoning.
-    - If they spent less, only paths that were cut (*censored* ones) can spend more: each gets the whole difference between
+    - If they spent less, only paths that were cut (*censored*) can spend more: each gets the whole difference between
       the two sums, divided by the number of cut paths. They may end before, so that this run can spend less than the arm.
     - If none was cut, no budget makes them spend more, and the budget is as it was.
 
@@ -71,6 +72,6 @@ class EqualCost:
         alone = [record for record in study.records(self.independent) if record.paths]
         paths = [path for record in alone for path in record.paths]
         budget = study.arguments(alone[0].unit, {})["leap"].max_new_tokens
-        mean = sum(record.spent for record in units) / sum(len(record.paths) for record in units)
+        mean = sum(record.spent for record in units) / sum(len(record.voters) for record in units)
         return {"max_new_tokens": equal_budget(np.array([path.own for path in paths]),
                                                np.array([path.spent for path in paths]), budget, mean)}

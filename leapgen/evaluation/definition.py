@@ -15,7 +15,8 @@ from leapgen.config import LeapConfig, config_from, plain_values
 from leapgen.evaluation.design import Arm, depths
 from leapgen.evaluation.settings import StudySettings
 from leapgen.protocol.prompts import PromptSet
-from leapgen.tasks.base import Problem, Task
+from leapgen.tasks.base import Task
+from leapgen.tasks.problems import Problem
 
 FILE = "study.json"
 FORMAT = 1
@@ -40,13 +41,14 @@ def defined(task: Task, arms: Sequence[Arm], settings: StudySettings) -> dict[st
             raise ValueError(f"arm {arm.name} needs a model {arm.model!r}; the study has "
                              f"{', '.join(settings.models) or 'no'} further models.")
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    return _plain({
-        "leapgen": FORMAT, "task": task.name, **values, "leap": plain_values(settings.leap),
+    plain: dict[str, Any] = _plain({
+        "leapgen": FORMAT, "task": task.name, "source": task.source, **values, "leap": plain_values(settings.leap),
         "prompts": plain_values(settings.prompts),
         "arms": {arm.name: {"leap": arm.leap, "sampling": arm.sampling, "protocol": arm.protocol, "model": arm.model,
                             "n": arm.n, "after": arm.after} for arm in arms},
-        "problems": [{name: getattr(problem, name) for name in COMPARED if hasattr(problem, name)}
+        "problems": [{name: getattr(problem, name) for name in COMPARED}
                      for problem in task.problems]})
+    return plain
 
 
 def join(folder: Path, wanted: Mapping[str, Any]) -> None:
@@ -81,14 +83,15 @@ def read(folder: Path) -> tuple[Task, list[Arm], StudySettings]:
     data = _read(folder)
     if data.get("leapgen") != FORMAT:
         raise ValueError(f"{folder / FILE} has format {data.get('leapgen')}, this version reads format {FORMAT}.")
-    arms = [Arm(name, **{key: tuple(value) if key == "after" else value for key, value in fields.items()
-                         if key != "protocol"}) for name, fields in data["arms"].items()]
+    arms = [Arm(name, fields["leap"], fields["sampling"], model=fields["model"], n=fields["n"], after=tuple(fields["after"]))
+            for name, fields in data["arms"].items()]
     known = {field.name for field in dataclasses.fields(StudySettings)}
     values = {name: value for name, value in data.items() if name in known}
     leap = {name: value for name, value in data["leap"].items() if not isinstance(value, dict)}  # callables are lost
     settings = StudySettings(**{**values, "leap": config_from(LeapConfig, leap, "leap"),
                                 "prompts": PromptSet(**data["prompts"])})
-    return Task(data["task"], [Problem(**fields) for fields in data["problems"]]), arms, settings
+    task = Task(data["task"], [Problem(**fields) for fields in data["problems"]], data.get("source", {}))
+    return task, arms, settings
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from leapgen.evaluation.records import PathRecord, Record
 from leapgen.evaluation.settings import StudySettings
 from leapgen.evaluation.units import Unit
 from leapgen.record.run import LeapOutput, PathOutput
-from leapgen.tasks.base import Problem, Task
+from leapgen.tasks.base import Task
+from leapgen.tasks.problems import Problem
 
 OWN_WORDS = ("own", "answer")
 LONGEST = 1000  # characters of a prepared value; of longer ones a record has a digest
@@ -35,13 +36,14 @@ class Grading:
 
     def record(self, unit: Unit, problem: Problem, output: LeapOutput, prepared: Mapping[str, Any]) -> Record:
         """What is kept of a run; ``prepared`` is what followed for it from earlier arms."""
-        majority, shortest = self._votes(problem, output.paths)
+        votes = Votes(self._task, problem)
+        majority, shortest = output.majority(votes), output.shortest_majority(votes)
         counts = dataclasses.asdict(output.ledger)
         seconds = counts.pop("seconds")
         return Record(
             unit.arm, unit.problem, unit.group, output.seed, [self._path(problem, path) for path in output.paths],
             majority, self._right(problem, majority), shortest, self._right(problem, shortest), len(output.blocks),
-            {name: _brief(value) for name, value in prepared.items()}, dict(getattr(output, "probes", {})), counts, seconds)
+            {name: _brief(value) for name, value in prepared.items()}, output.probes, counts, seconds)
 
     def _path(self, problem: Problem, path: PathOutput) -> PathRecord:
         tokens, counted = Counter[str](), Counter[str]()
@@ -52,23 +54,25 @@ class Grading:
         own = "\n".join(segment.text for segment in path.segments if segment.kind in OWN_WORDS)
         aha = len(self._aha.findall(own)) if self._aha else 0
         return PathRecord(path.answer, self._right(problem, path.answer), path.finish_reason or "", dict(tokens), aha,
-                          dict(counted))
+                          path.votes, dict(counted))
 
     def _right(self, problem: Problem, answer: str | None) -> bool:
         return answer is not None and self._task.grade(problem, answer)
 
-    def _votes(self, problem: Problem, paths: Sequence[PathOutput]) -> tuple[str | None, str | None]:
-        """The answers of the majority and of the shortest majority (arXiv 2502.12215); the first of equals."""
-        voting = [(path.answer, path.count("own", "answer")) for path in paths if path.answer is not None]
-        if not voting:
-            return None, None
-        groups = self._task.groups(problem, [answer for answer, _ in voting])
 
-        def shortness(group: Sequence[int]) -> float:
-            length = sum(voting[place][1] for place in group) / len(group)
-            return len(group) / math.log(max(length, 2))
+@dataclass(frozen=True)
+class Votes:
+    """The grader of one problem's votes, as ``LeapOutput.majority`` takes one."""
 
-        return voting[max(groups, key=len)[0]][0], voting[max(groups, key=shortness)[0]][0]
+    task: Task
+    problem: Problem
+    name: str = "task"
+
+    def same(self, expected: str, answer: str) -> bool:
+        return len(self.groups([expected, answer])) == 1
+
+    def groups(self, answers: Sequence[str]) -> list[list[int]]:
+        return self.task.groups(self.problem, answers)
 
 
 def _brief(value: Any) -> Any:

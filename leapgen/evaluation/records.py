@@ -21,6 +21,7 @@ class PathRecord:
 
     Args:
         tokens: by kind, as the model's own tokenizer counts.
+        votes: its answer counts; False for a path that was there for the others alone.
         counted: by kind, as the study's ``count_with`` counts; empty without one.
         aha: how often a word of the study's ``aha`` stands in its own reasoning and answer.
     """
@@ -30,6 +31,7 @@ class PathRecord:
     finish_reason: str
     tokens: dict[str, int]
     aha: int = 0
+    votes: bool = True
     counted: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -74,9 +76,14 @@ class Record:
         return Unit(self.arm, self.problem, self.group)
 
     @property
+    def voters(self) -> list[PathRecord]:
+        """Paths whose answers count, in votes and in Pass@1."""
+        return [path for path in self.paths if path.votes]
+
+    @property
     def right(self) -> list[bool]:
-        """Whether each path is right."""
-        return [path.right for path in self.paths]
+        """Whether each of the voters is right."""
+        return [path.right for path in self.voters]
 
     @property
     def spent(self) -> int:

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from leapgen.answers import normalize_answer
+from leapgen.answers.votes import grouped
 from leapgen.evaluation.records import PathRecord, Record
 from leapgen.evaluation.study import Study
 from leapgen.evaluation.table import INDEPENDENT
@@ -46,12 +48,13 @@ def study_page(study: Study, summary: Mapping[str, Any], figures: Sequence[Mappi
     """
     settings, units = summary["settings"], summary["units"]
     records = study.records()
-    ran = [record.unit for record in records if record.paths]
+    by_unit = {record.unit: record for record in records if record.paths}
+    ran = list(by_unit)
     carried = sorted(ran, key=lambda unit: _order(study, unit))[:runs]
     title = f"{settings['task']} · {Path(settings['model']).name}"
     view = {
         "facts": [["task", settings["task"]], ["model", settings["model"]], ["problems", len(study.problems)],
-                  ["groups", settings["groups"]], ["paths a group", settings["n"]], ["seed", settings["seed"]]],
+                  ["groups", settings["groups"]], ["paths a group", settings["n"]], ["seed", str(settings["seed"])]],
         "settings": _settings(settings), "baseline": INDEPENDENT,
         "caption": "Percent; means over problems with 95% bootstrap intervals. Pass@1 is of single paths, Cons@N of votes, "
                    "Pass@N of groups in which any path is right; gains are of Pass@1, in points.",
@@ -64,7 +67,7 @@ def study_page(study: Study, summary: Mapping[str, Any], figures: Sequence[Mappi
         "made_with": f"leapgen {__version__}",
     }
     return page(title, {"title": title, "study": view, "runs": [[unit.problem, unit.arm, unit.group] for unit in carried]},
-                [_run(study, unit) for unit in carried])
+                [_run(study, by_unit[unit]) for unit in carried])
 
 
 def _order(study: Study, unit: Unit) -> tuple[int, int, int]:
@@ -121,8 +124,17 @@ def _left_out(study: Study, carried: Sequence[Unit], ran: Sequence[Unit]) -> str
             f"leapgen show runs/{example.name}.json.gz --html PAGE makes a page of one.")
 
 
-def _run(study: Study, unit: Unit) -> dict[str, Any]:
-    output, problem = study.output(unit), study.problem(unit.problem)
-    return run_view(output.to_dict(), [path.claims(len(output.blocks)) for path in output.paths],
-                    groups=partial(study.task.groups, problem), right=partial(study.task.grade, problem),
-                    expected=problem.answer, reproducible=True)
+def _run(study: Study, record: Record) -> dict[str, Any]:
+    """What is right is what the record says, so that nothing is graded again, and needs nothing that graders need."""
+    output, problem = study.output(record.unit), study.problem(record.problem)
+    known = {normalize_answer(path.answer): path.right for path in record.paths if path.answer is not None}
+
+    def right(answer: str) -> bool | None:
+        return known.get(normalize_answer(answer))
+
+    def spelled(answer: str) -> str:
+        """Right ones are one, whatever their spelling."""
+        return "\0right" if right(answer) else normalize_answer(answer)
+
+    return run_view(output.to_dict(), [path.claims(len(output.blocks)) for path in output.paths], record.majority,
+                    groups=partial(grouped, spelled=spelled), right=right, expected=problem.answer, reproducible=True)

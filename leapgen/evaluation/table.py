@@ -32,7 +32,7 @@ class ArmResults:
     def __init__(self, records: Iterable[Record]) -> None:
         self.records = [record for record in records if record.paths]
         self.problems = list(dict.fromkeys(record.problem for record in self.records))
-        self.paths = [path for record in self.records for path in record.paths]
+        self.paths = [path for record in self.records for path in record.voters]
 
     def by_problem(self, measure: str) -> dict[str, float]:
         """The mean over a problem's groups."""
@@ -49,7 +49,7 @@ class ArmResults:
         return [fmean(found[group]) for group in sorted(found)]
 
     def tokens(self, counted: bool = False) -> dict[str, float]:
-        """Of a path on average, by kind; ``discarded`` were sampled and then cut or dropped, ``all`` is what counts as cost.
+        """For each path that votes, by kind; ``discarded`` were sampled and then cut or dropped, ``all`` counts as cost.
 
         ``counted``: as the study's ``count_with`` counts. Of what was discarded there is no text: it is taken in proportion.
         """
@@ -96,7 +96,7 @@ def summarize(study: Study) -> dict[str, Any]:
 def _row(name: str, arm: ArmResults, others: Mapping[str, ArmResults], study: Study) -> dict[str, Any]:
     groups = arm.by_group()
     row: dict[str, Any] = {
-        "problems": len(arm.problems), "paths": len(arm.paths), "n": sorted({len(record.paths) for record in arm.records}),
+        "problems": len(arm.problems), "paths": len(arm.paths), "n": sorted({len(record.voters) for record in arm.records}),
         **{measure: vars(estimate(np.array([*arm.by_problem(measure).values()]))) for measure in MEASURES},
         "groups": groups, "spread_between_groups": stdev(groups) if len(groups) > 1 else None,
         "blocks": fmean(record.blocks for record in arm.records), "tokens": arm.tokens(),
@@ -151,7 +151,7 @@ def text(summary: Mapping[str, Any]) -> str:
     if units["done"] < units["all"]:
         lines.append(f"NOT COMPLETE: {units['done']} of {units['all']} units are finished.")
     lines += ["", *("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in cells)]
-    lines += ["", NOTES, "", "Tokens of a path by kind"]
+    lines += ["", NOTES, "", "Tokens by kind"]
     lines += [f"  {name}: {_listed(row['tokens'])}" for name, row in arms.items()]
     if counter:
         lines += [f"The same, counted by {counter}", *(f"  {name}: {_listed(row['tokens_counted'])}"
@@ -169,7 +169,7 @@ def text(summary: Mapping[str, Any]) -> str:
 
 NOTES = """Percent, with 95% bootstrap intervals over problems. ±groups: standard deviation of Pass@1 between groups, in
 points. gain: points of Pass@1 above independent paths on the same problems; at equal tokens: above the arm equal:NAME, whose
-own row says what it spent. tokens: of a path, everything after the prompt, and what was sampled and then discarded."""
+own row says what it spent. tokens: for each path that votes, all after the prompt, and what was sampled and discarded."""
 
 
 def write_report(study: Study) -> dict[str, Any]:

@@ -152,8 +152,8 @@ class Worker:
         self._elsewhere = sum(live for _, live in standing.values()) - self._claims.held
         self._look_at = time.monotonic() + LOOK
         free = [unit for unit in self._source.begun() if not standing.get(unit.name, (0, False))[1]]
-        name = self._loaded and self._loaded[0]
-        if free and not self._flights and name not in map(self._source.model, free):
+        name = None if self._loaded is None else self._loaded[0]
+        if free and not self._flights and name not in [self._source.model(unit) for unit in free]:
             name = self._source.model(free[0])
             self._loaded = None
             gc.collect()

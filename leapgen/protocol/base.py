@@ -36,7 +36,7 @@ class Protocol(ABC):
         Raises:
             ValueError: says what does not fit, and what to change.
         """
-        check_prompt(self.group.speaker, len(self.group.beginning))
+        check_prompt(self.group.speaker, max(map(len, self.group.beginnings)))
 
     def go_on(self, path: Path) -> None:
         """Lets a path reason, up to where it is to wait: one at its beginning, or a resumed one in its reasoning."""
@@ -82,19 +82,20 @@ class Group:
     after each step; all return what happened. ``outputs`` may be read at any time; ``close`` frees the pages.
 
     Args:
-        beginning: tokens that all paths go on from.
+        beginnings: tokens that each path goes on from; without any, all paths begin with the prompt's end.
     """
 
     def __init__(self, speaker: Speaker, protocol: Method, n: int, seed: int, question: int = 0,
-                 beginning: Sequence[int] = ()) -> None:
-        self.speaker, self.seed, self.question, self.beginning = speaker, seed, question, list(beginning)
+                 beginnings: Sequence[Sequence[int]] = ()) -> None:
+        self.speaker, self.seed, self.question = speaker, seed, question
+        self.beginnings = [list(beginning) for beginning in beginnings] or [[] for _ in range(n)]
         self.ledger = Ledger(prompt=len(speaker.prompt))
         self.blocks: list[BlockRecord] = []
         self._events: list[GroupEvent] = []
         self.paths = [Path(i, question, speaker, seed, self.ledger, self._events.append) for i in range(n)]
         self._members: dict[object, Path] = {path: path for path in self.paths}
-        for path in self.paths:
-            path.begin(self.beginning)
+        for path, beginning in zip(self.paths, self.beginnings, strict=True):
+            path.begin(beginning)
         self.protocol = protocol(self)
 
     def start(self, paths: Sequence[PathOutput] = (), blocks: Sequence[BlockRecord] = (),
@@ -107,15 +108,26 @@ class Group:
             self.protocol.restore(state)
         self._events += (SegmentEvent(self.question, path.index, segment)
                          for path in self.paths for segment in path.transcript.segments)
-        engine, shared = self.speaker.engine, [*self.speaker.prompt, *self.beginning]
-        root = engine.add(shared, self.speaker.sampling, limit=len(shared) + 1, ledger=self.ledger, then="reason")
-        for path in self.paths:
-            if path.stage != "finished" or self.protocol.retains(path):
-                path.enter(root)
-                if path.stage == "reasoning":
-                    self.protocol.go_on(path)
-        engine.release(root)
+        self._enter([path for path in self.paths if path.stage != "finished" or self.protocol.retains(path)])
         return self._happened()
+
+    def _enter(self, paths: Sequence[Path]) -> None:
+        """The prompt is computed once, and each beginning once behind it, however many paths share them."""
+        engine, prompt = self.speaker.engine, self.speaker.prompt
+        root = engine.add(prompt, self.speaker.sampling, limit=len(prompt) + 1, ledger=self.ledger, then="reason")
+        trunks = {(): root}
+        for path in paths:
+            beginning = tuple(self.beginnings[path.index])
+            if beginning not in trunks:
+                trunks[beginning] = engine.fork(root)
+                engine.extend(trunks[beginning], beginning, limit=len(prompt) + len(beginning) + 1, phase="prompt",
+                              then="reason")
+            path.enter(trunks[beginning])
+        for path in paths:
+            if path.stage == "reasoning":
+                self.protocol.go_on(path)
+        for trunk in trunks.values():
+            engine.release(trunk)
 
     def handle(self, event: Event) -> list[GroupEvent]:
         """Takes one engine event of a sequence of this group."""

@@ -16,6 +16,7 @@ from leapgen.protocol.text import Plain, Vocabulary, encode_alone
 Messages = Sequence[Mapping[str, Any]]
 Prompt = str | Messages | Sequence[int]
 Beginning = str | Sequence[int]
+Beginnings = Beginning | Sequence[Beginning | None] | None  # of one question's paths: one for all, or one for each
 FORMS = "a string, chat messages, token ids, or a list of these"
 
 
@@ -34,27 +35,41 @@ def parse(prompt: Any) -> tuple[list[Prompt], bool]:
     return [_one(item) for item in prompt], True
 
 
-def parse_beginnings(beginning: Any, prompts: int | None) -> list[str | list[int] | None]:
-    """One beginning for each prompt, None where there is none; ``prompts`` is None for a single prompt.
+def parse_beginnings(beginning: Any, prompts: int | None, n: int) -> list[list[str | tuple[int, ...] | None]]:
+    """For each prompt one beginning for each of its n paths, None where there is none; ``prompts`` is None for a single prompt.
+
+    A list of integers is token ids, for all paths; a list of texts, lists and None has one for each path. For a list of
+    prompts, the outer list always goes by prompts.
 
     Raises:
-        TypeError, ValueError: it is none of the forms, or there are not as many as prompts.
+        TypeError, ValueError: it is none of the forms, or there are not as many as prompts or paths.
     """
-    if beginning is None:
-        return [None] * (prompts or 1)
     if prompts is None:
-        return [_one_beginning(beginning)]
+        return [_of_paths(beginning, n)]
+    if beginning is None:
+        return [[None] * n] * prompts
     if not isinstance(beginning, (list, tuple)) or len(beginning) != prompts:
-        raise ValueError(f"beginning must be a list of {prompts}, one for each prompt, not {beginning!r:.80}.")
+        raise ValueError(f"beginning must be a list of {prompts}, one for each prompt (which may be a list of {n}, one for "
+                         f"each path), not {beginning!r:.80}.")
+    return [_of_paths(one, n) for one in beginning]
+
+
+def _of_paths(beginning: Any, n: int) -> list[str | tuple[int, ...] | None]:
+    if not isinstance(beginning, (list, tuple)) or not any(
+            one is None or isinstance(one, (str, list, tuple)) for one in beginning):
+        return [_one_beginning(beginning)] * n
+    if len(beginning) != n:
+        raise ValueError(f"beginning has {len(beginning)} beginnings for n={n} paths: give one for each (None for none), or a "
+                         "text or token ids for all.")
     return [_one_beginning(one) for one in beginning]
 
 
-def _one_beginning(beginning: Any) -> str | list[int] | None:
+def _one_beginning(beginning: Any) -> str | tuple[int, ...] | None:
     if beginning is None or isinstance(beginning, str):
         return beginning or None
     if isinstance(beginning, (list, tuple)) and all(
             isinstance(token, numbers.Integral) and not isinstance(token, bool) for token in beginning):
-        return [int(token) for token in beginning] or None
+        return tuple(int(token) for token in beginning) or None
     raise TypeError(f"a beginning must be text, token ids or None, not {beginning!r:.80}.")
 
 

@@ -41,7 +41,7 @@ class Leap(Protocol):
 
     def check(self) -> None:
         super().check()
-        check_block(self.group.speaker, self.config, len(self.group.beginning))
+        check_block(self.group.speaker, self.config, min(map(len, self.group.beginnings)))
 
     def go_on(self, path: Path) -> None:
         stretch = self.schedule.stretch(len(self.group.blocks), path.round_tokens)

@@ -8,12 +8,12 @@ import json
 import math
 import os
 import zlib
-from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from leapgen.answers import extract_answer, normalize_answer
+from leapgen import answers
+from leapgen.answers import Grader
 from leapgen.record.files import save_json
 from leapgen.record.formats import upgraded
 from leapgen.record.ledger import Ledger
@@ -115,7 +115,7 @@ class PathOutput:
                     break
                 if segment.kind in ("beginning", "own", "answer", "summary"):
                     before.append(segment.text)
-            stated.append(extract_answer("".join(before)))
+            stated.append(answers.extract_answer("".join(before)))
         return [*stated, self.answer]
 
     def count(self, *kinds: Kind) -> int:
@@ -162,27 +162,33 @@ class LeapOutput:
     def texts(self) -> list[str]:
         return [path.own_text for path in self.paths]
 
-    def majority(self) -> str | None:
-        """The answer most paths gave (Cons@N); the first path's on a tie; None if no path has an answer."""
-        groups = self._answer_groups()
-        return max(groups.values(), key=len)[0].answer if groups else None
+    def majority(self, grader: str | Grader = "exact") -> str | None:
+        """The answer most paths gave (Cons@N); the first path's on a tie; None if no path has an answer.
 
-    def shortest_majority(self) -> str | None:
-        """Shortest majority vote (Zeng et al., arXiv 2502.12215): votes divided by the log of their mean length."""
-        groups = self._answer_groups()
+        Args:
+            grader: says which answers are one vote; a name is for ``leapgen.answers.grader``.
+        """
+        groups = self.answer_groups(grader)
+        return max(groups, key=len)[0].answer if groups else None
 
+    def shortest_majority(self, grader: str | Grader = "exact") -> str | None:
+        """Shortest majority vote (Zeng et al., arXiv 2502.12215): votes divided by the log of their mean length.
+
+        Args:
+            grader: as of ``majority``.
+        """
         def score(group: list[PathOutput]) -> float:
             length = sum(p.count("own", "answer") for p in group) / len(group)
             return len(group) / math.log(max(length, 2))
 
-        return max(groups.values(), key=score)[0].answer if groups else None
+        groups = self.answer_groups(grader)
+        return max(groups, key=score)[0].answer if groups else None
 
-    def _answer_groups(self) -> dict[str, list[PathOutput]]:
-        groups = defaultdict(list)
-        for path in self.voters:
-            if path.answer is not None:
-                groups[normalize_answer(path.answer)].append(path)
-        return groups
+    def answer_groups(self, grader: str | Grader = "exact") -> list[list[PathOutput]]:
+        """The paths that gave one answer, in order of its first path; paths without an answer are left out."""
+        answered = [path for path in self.voters if path.answer is not None]
+        judge = answers.grader(grader) if isinstance(grader, str) else grader
+        return [[answered[i] for i in group] for group in judge.groups([str(path.answer) for path in answered])]
 
     def tokens_by_kind(self) -> dict[str, int]:
         return {kind: sum(path.count(kind) for path in self.paths) for kind in KINDS}
@@ -224,7 +230,7 @@ class LeapOutput:
 
     def to_html(self) -> str:
         """One self-contained page that shows the run in a browser: it needs no network and no other file."""
-        view = run_view(self.to_dict(), [path.claims(len(self.blocks)) for path in self.paths])
+        view = run_view(self.to_dict(), [path.claims(len(self.blocks)) for path in self.paths], self.majority())
         title = " ".join(self.question.split())
         return page(title if len(title) <= 80 else title[:79] + "…", {}, [view])
 

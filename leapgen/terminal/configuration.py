@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,16 @@ def with_config(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> li
     if len(files) > 1:
         raise ValueError(f"{CONFIG} is given {len(files)} times; give it once.")
     own, command = arguments[place + 1:], commands.choices[arguments[place]]
-    read = [word for name, value in _values(files[0]).items()
-            for word in _words(command, name, value, own, files[0])]
+    options = {option.removeprefix("--"): action for action in command._actions for option in action.option_strings
+               if option.startswith("--") and action.dest != "help" and option != CONFIG}
+    read: list[str] = []
+    for name, value in _values(files[0]).items():
+        key = name.strip().replace("_", "-")
+        if key not in options:
+            raise ValueError(f"{CONFIG} {files[0]}: {command.prog} has no option {name!r}{did_you_mean(key, options)}.")
+        words = _words(key, options[key], value, f"{CONFIG} {files[0]}: {name}={value!r} is not allowed")
+        if not any(_is(word, options[key]) for word in own):
+            read += words
     return [*arguments[: place + 1], *read, *own]
 
 
@@ -61,36 +69,22 @@ def _values(file: Path) -> Mapping[str, Any]:
     return values
 
 
-def _words(command: argparse.ArgumentParser, name: str, value: Any, own: Sequence[str], file: Path) -> Iterator[str]:
-    """One option as it stands on a command line; nothing if ``own`` has it."""
-    options = {option.removeprefix("--"): action for action in command._actions for option in action.option_strings
-               if option.startswith("--") and action.dest != "help" and option != CONFIG}
-    key = name.strip().replace("_", "-")
-    if key not in options:
-        raise ValueError(f"{CONFIG} {file}: {command.prog} has no option {name!r}{did_you_mean(key, options)}.")
-    action = options[key]
-    if any(_is(word, action) for word in own):
-        return
-    where = f"{CONFIG} {file}: {name}={value!r} is not allowed"
+def _words(key: str, action: argparse.Action, value: Any, where: str) -> list[str]:
+    """An option as it stands on a command line; ``where`` begins an error."""
     if action.nargs == 0:
         if not isinstance(value, bool):
             raise ValueError(f"{where}: it must be true or false.")
-        negative = f"--no-{key}"
-        if value:
-            yield f"--{key}"
-        elif negative in action.option_strings:
-            yield negative
-    elif isinstance(value, (list, tuple)):
-        if action.nargs != "+" and not isinstance(action, argparse._AppendAction):
+        word = f"--{key}" if value else f"--no-{key}"
+        return [word] if word in action.option_strings else []
+    if isinstance(value, (list, tuple)):
+        if action.nargs in ("+", "*"):
+            return [f"--{key}", *map(_written, value)]
+        if not isinstance(action, argparse._AppendAction):
             raise ValueError(f"{where}: it must be one value.")
-        if action.nargs == "+":
-            yield from (f"--{key}", *map(_written, value))
-        else:
-            yield from (f"--{key}={_written(item)}" for item in value)
-    elif isinstance(value, Mapping):
+        return [f"--{key}={_written(item)}" for item in value]
+    if isinstance(value, Mapping):
         raise ValueError(f"{where}: it must be a value or a list of values.")
-    else:
-        yield f"--{key}={_written(value)}"
+    return [f"--{key}={_written(value)}"]
 
 
 def _written(value: Any) -> str:

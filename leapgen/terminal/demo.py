@@ -10,10 +10,10 @@ from rich.columns import Columns
 from rich.panel import Panel
 
 from leapgen.config import LeapConfig
-from leapgen.demo import MAZE_MODELS, MAZE_SETTINGS, MAZE_SHAPE, QUESTION, SETTINGS, SMOLLM2
-from leapgen.models import bundled_models
+from leapgen.demo import MAZE_MODELS, QUESTION, SETTINGS
+from leapgen.models import SMOLLM2, bundled_models
 from leapgen.record.run import Kind, LeapOutput
-from leapgen.tasks.maze import Maze, make_maze
+from leapgen.tasks.maze import MAZE_SETTINGS, MAZE_SHAPE, Maze, make_maze
 from leapgen.tasks.maze.drawing import draw, plot, walked
 from leapgen.terminal.inputs import Inputs
 from leapgen.terminal.loading import check_dtype, engine_config, load, read_prompts

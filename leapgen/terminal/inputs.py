@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from leapgen.tasks.problems import QUESTION_FIELDS
+from leapgen.tasks.problems import QUESTION_FIELDS, entries_of, is_heading
 
 Messages = list[Mapping[str, Any]]
 
@@ -54,7 +54,7 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
         raise ValueError(f"{' and '.join(given)} do not go together: give one of them.")
     beginning = _text_or_file(options.beginning, "--beginning")
     if options.input is not None:
-        entries = list(_entries(options.input))
+        entries = [(entry, where) for entry, where in _entries(options.input) if not is_heading(entry)]
         if not entries:
             raise ValueError(f"--input {options.input}: it holds no question.")
         pairs = [_prompt(entry, where) for entry, where in entries]
@@ -116,6 +116,8 @@ def _entries(file: Path) -> Iterator[tuple[Any, str]]:
         kind = ".json" if first.startswith("[") and _is_json(text) else ".jsonl" if _is_json(first) else ""
     if kind == ".json":
         entries = _json(text, f"--input {file}")
+        if isinstance(entries, Mapping) and "problems" in entries:
+            entries, _ = entries_of(entries, f"--input {file}")
         if not isinstance(entries, list):
             raise ValueError(f"--input {file}: a list of questions was expected, not {type(entries).__name__}.")
         yield from ((entry, f"--input {file}, entry {i}") for i, entry in enumerate(entries, 1))

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leapgen.config import EngineConfig
-from leapgen.demo import SMOLLM2, load_smollm2, quiet_loading
-from leapgen.models import bundled_model, bundled_models
+from leapgen.demo import load_smollm2, quiet_loading
+from leapgen.models import SMOLLM2, bundled_model, bundled_models
 from leapgen.protocol.prompts import PromptSet
 from leapgen.terminal.options import given
 from leapgen.terminal.screen import Screen

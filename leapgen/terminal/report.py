@@ -35,7 +35,7 @@ def overview(outputs: Sequence[LeapOutput], files: Sequence[Path], console: Cons
     table.columns[0].style, table.columns[1].style = "dim", "bold green"
     table.expand, table.columns[3].ratio = True, 1
     for output, file in zip(outputs, files, strict=True):
-        votes = max(map(len, answer_groups(output).values()), default=0)
+        votes = max(map(len, answer_groups(output)), default=0)
         table.add_row(file.name, Text(short(output.majority()) if output.finished else "not finished"),
                       f"{votes}/{len(output.voters)}", Text(one_line(output.question, 200)))
     console.print(table)
@@ -60,13 +60,9 @@ def costs(output: LeapOutput) -> Text:
                 f"{ledger.reused} reused by forks; {ledger.total_seconds:.1f} s", style="dim")
 
 
-def answer_groups(output: LeapOutput) -> dict[str, list[PathOutput]]:
-    """The paths by their answer, spelled as votes are counted; most votes first. Those without one are left out."""
-    groups: dict[str, list[PathOutput]] = {}
-    for path in output.voters:
-        if path.answer is not None:
-            groups.setdefault(normalize_answer(path.answer), []).append(path)
-    return dict(sorted(groups.items(), key=lambda group: -len(group[1])))
+def answer_groups(output: LeapOutput) -> list[list[PathOutput]]:
+    """The paths by their answer, as votes are counted; most votes first. Those without one are left out."""
+    return sorted(output.answer_groups(), key=len, reverse=True)
 
 
 def counted(number: int, noun: str) -> str:
@@ -92,7 +88,7 @@ def _table(*columns: str) -> Table:
 def _tally(output: LeapOutput) -> Table:
     table = _table("votes", "answer", "paths")
     table.columns[0].justify, table.columns[1].style = "right", "green"
-    groups = list(answer_groups(output).values())
+    groups = answer_groups(output)
     for group in groups[:ANSWERS]:
         table.add_row(str(len(group)), Text(short(group[0].answer, 40)), _ranges([path.index for path in group]))
     if len(groups) > ANSWERS:

@@ -119,7 +119,7 @@ def detail(output: LeapOutput, console: Console, *, full: bool = False) -> None:
     for block in output.blocks:
         console.print(_block_panel(block, full))
     console.print(_conclusions(output))
-    tally = ", ".join(f"{short(group[0].answer)} × {len(group)}" for group in answer_groups(output).values())
+    tally = ", ".join(f"{short(group[0].answer)} × {len(group)}" for group in answer_groups(output))
     console.print(vote(output).append(f"   ({tally or 'no path gave an answer'})", "dim"))
     console.print(_costs(output))
 

@@ -10,7 +10,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from leapgen.config import LeapConfig
 from leapgen.models import model_path
 from leapgen.record.run import KINDS
-from leapgen.tasks.problems import load_problems
+from leapgen.tasks.loading import load_task
 from leapgen.terminal.loading import MODEL_HELP, add_dtype, add_loading, check_dtype, engine_config, load, read_prompts
 from leapgen.terminal.options import Commands, leap_config, sampling_options
 from leapgen.terminal.run import add_protocol
@@ -24,12 +24,12 @@ RECIPE_OPTIONS = {"epochs": float, "batch-size": int, "learning-rate": float, "m
 
 def add_parsers(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
-        "synth", help="LeaP-T: a teacher runs LeaP over a problem file; right responses are kept", parents=[common],
-        usage="leapgen synth --problems FILE --model NAME [OPTION ...]",
+        "synth", help="LeaP-T: a teacher runs LeaP over problems; right responses are kept", parents=[common],
+        usage="leapgen synth --problems TASK --model NAME [OPTION ...]",
         description="LeaP-T, first half: a teacher runs LeaP over problems; responses that are right are kept. Interrupted, "
                     "the same command goes on where it stopped.")
-    parser.add_argument("--problems", type=Path, required=True, metavar="FILE",
-                        help="JSON or JSON Lines: 'problem' and 'answer' of each")
+    parser.add_argument("--problems", required=True, metavar="TASK",
+                        help="a file, JSON or JSON Lines: 'problem' and 'answer' of each; or a task's name, such as maze")
     parser.add_argument("--model", required=True, metavar="NAME", help=f"the teacher: {MODEL_HELP}")
     add_loading(parser)
     parser.add_argument("--output", type=Path, default=Path("responses.jsonl"), metavar="FILE",
@@ -65,7 +65,7 @@ def add_parsers(commands: Commands, common: argparse.ArgumentParser) -> None:
 def synth(options: argparse.Namespace, screen: Screen, signals: Signals) -> int:
     check_dtype(options.dtype)
     check_file(options.output, "--output", options.overwrite)
-    problems = load_problems(options.problems)
+    task = load_task(options.problems)
     leap, sampling = leap_config(options), sampling_options(options)
     if options.without_peers:
         leap = LeapConfig.independent(**{name: value for name, value in vars(leap).items()
@@ -75,10 +75,11 @@ def synth(options: argparse.Namespace, screen: Screen, signals: Signals) -> int:
     from leapgen.training.synthesis import synthesize
 
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=screen.err, disable=screen.quiet) as bar:
-        task = bar.add_task("problems", total=len(problems))
+        row = bar.add_task("problems", total=len(task.problems))
         try:
-            made = synthesize(generator, problems, options.output, options.n, leap=leap, seed=options.seed,
-                              at_once=options.at_once, progress=lambda done: bar.update(task, completed=done), **sampling)
+            made = synthesize(generator, task.problems, options.output, options.n, leap=leap, seed=options.seed,
+                              at_once=options.at_once, grade=task.grade,
+                              progress=lambda done: bar.update(row, completed=done), **sampling)
         except KeyboardInterrupt:
             screen.say(f"stopped by {signals.name}; the same command goes on with the problems that are left")
             raise

@@ -16,8 +16,9 @@ from leapgen.config import LeapConfig, plain_values
 from leapgen.generator import LeapGenerator
 from leapgen.protocol.text import decode
 from leapgen.record.run import LeapOutput, PathOutput
-from leapgen.tasks.problems import Problem
+from leapgen.tasks.base import Problem
 
+Grade = Callable[[Problem, str | None], bool]
 Graded = dict[str, list[dict[str, Any]]]  # responses, kept and dropped
 log = logging.getLogger(__name__)
 
@@ -36,11 +37,11 @@ class Synthesis:
 
 
 def synthesize(generator: LeapGenerator, problems: Sequence[Problem], file: str | os.PathLike[str], n: int = 32, *,
-               leap: LeapConfig | bool = True, seed: int = 0, at_once: int = 1,
+               leap: LeapConfig | bool = True, seed: int = 0, at_once: int = 1, grade: Grade = Problem.is_solved_by,
                progress: Callable[[int], None] | None = None, **options: Any) -> Synthesis:
     """Runs the teacher over the problems and writes the responses worth learning from as JSON Lines.
 
-    A response is kept if its answer is right and every summary in it was closed within ``leap.summary_tokens`` (section 4).
+    A response is kept if its answer is right to the problem's grader and every summary in it was closed within ``leap.summary_tokens`` (section 4).
     One line is one response: ``id``, ``path``, ``messages`` (the question and everything after the prompt), ``text``,
     ``token_ids``, ``provenance`` (kinds and lengths of the runs of ``token_ids``), ``answer``. The prompt is the plain one,
     which LeaP-T models get; what the teacher was told of the tags is left out. ``file`` with ``.dropped.jsonl`` in place of
@@ -51,6 +52,7 @@ def synthesize(generator: LeapGenerator, problems: Sequence[Problem], file: str 
         n: responses to each problem.
         leap: the protocol's settings, as for ``generate``; False makes data without peers.
         at_once: problems in flight together.
+        grade: whether an answer solves a problem; a task's ``grade`` where it has its own.
         progress: called with the number of problems that are done.
         options: fields of LeapConfig and SamplingConfig, as for ``generate``.
 
@@ -60,8 +62,8 @@ def synthesize(generator: LeapGenerator, problems: Sequence[Problem], file: str 
     file = Path(file)
     partial = file.with_suffix(".partial.jsonl")
     configs = generator.settings(leap, None, options)
-    settings = {"settings": {"model": generator.model.config.name_or_path, "problems": [p.id for p in problems], "n": n,
-                             "seed": seed, **plain_values(configs[0]), **plain_values(configs[1])}}
+    settings = {"settings": {"model": generator.model.config.name_or_path, "problems": [p.id for p in problems],
+                             "graders": [p.grader for p in problems], "n": n, "seed": seed, **plain_values(configs[0]), **plain_values(configs[1])}}
     done = _read_partial(partial, settings)
     with partial.open("a", encoding="utf-8") as out:
         if not done:
@@ -72,7 +74,7 @@ def synthesize(generator: LeapGenerator, problems: Sequence[Problem], file: str 
             some = missing[i : i + at_once]
             outputs = generator.generate([problem.question for problem in some], n, leap=leap, seed=seed, **options)
             for problem, output in zip(some, outputs, strict=True):
-                done[problem.id] = graded(problem, output, generator)
+                done[problem.id] = graded(problem, output, generator, grade)
                 _append(out, {"id": problem.id, **done[problem.id]})
             if progress:
                 progress(len(done))
@@ -88,11 +90,11 @@ def synthesize(generator: LeapGenerator, problems: Sequence[Problem], file: str 
     return made
 
 
-def graded(problem: Problem, output: LeapOutput, generator: LeapGenerator) -> Graded:
+def graded(problem: Problem, output: LeapOutput, generator: LeapGenerator, grade: Grade) -> Graded:
     """The responses of one run, in ``kept`` as ``synthesize`` writes them, and in ``dropped`` with the reason."""
     kept, dropped = [], []
     for path in output.paths:
-        reason = why_dropped(problem, path, output)
+        reason = why_dropped(problem, path, output, grade)
         if reason:
             dropped.append({"id": problem.id, "path": path.index, "reason": reason, "answer": path.answer})
         else:
@@ -100,11 +102,11 @@ def graded(problem: Problem, output: LeapOutput, generator: LeapGenerator) -> Gr
     return {"kept": kept, "dropped": dropped}
 
 
-def why_dropped(problem: Problem, path: PathOutput, output: LeapOutput) -> str | None:
+def why_dropped(problem: Problem, path: PathOutput, output: LeapOutput, grade: Grade) -> str | None:
     """Section 4's rules; None if the response is worth keeping."""
     if path.answer is None:
         return "without an answer"
-    if not problem.is_solved_by(path.answer):
+    if not grade(problem, path.answer):
         return "with a wrong answer"
     if not all(block.summaries[path.index].closed for block in output.blocks if path.index in block.summaries
                and any(s.kind == "summary" and s.block == block.index for s in path.segments)):

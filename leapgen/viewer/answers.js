@@ -29,28 +29,29 @@ class Answers {
     return h("span", { class: `badge ${colour(answer)}`, "aria-hidden": "true" }, answer === null ? "–" : letter(answer));
   }
 
-  /** [answer, paths] of one column of claims, most paths first. */
+  /** [answer, paths] of the claims at a block, most paths first; at the end (place -1), of those that vote. */
   tally(place) {
     const groups = new Map();
     this.run.paths.forEach((path, i) => {
+      if (place === -1 && !path.votes) return;
       const answer = path.claims.at(place);
       groups.set(answer, [...(groups.get(answer) ?? []), i]);
     });
     return [...groups].sort(([a, one], [b, two]) => (a === null) - (b === null) || two.length - one.length || a - b);
   }
 
-  /** The claims of all paths at one block (the last one: place -1) as a bar. */
+  /** A tally as a bar. */
   bar(place, label) {
     const tally = this.tally(place);
     const said = tally.map(([answer, paths]) => `${this.named(answer)}: ${counted(paths.length, "path")}`);
     return stackedBar(tally.map(([answer, paths], i) => [paths.length, `fill-${colour(answer)}`, said[i]]),
-      this.run.paths.length, `${label}: ${said.join("; ")}`);
+      sum(tally.map(([, paths]) => paths.length)), `${label}: ${said.join("; ")}`);
   }
 
   /** The vote: a bar, and under it who voted for what. */
   vote() {
     const tally = this.tally(-1);
-    const winner = tally.length && tally[0][0] !== null ? tally[0][0] : null;
+    const winner = this.run.majority;
     return h("section", { class: "vote", "aria-label": "The vote" },
       h("p", {}, h("span", { class: "label" }, "majority"),
         h("strong", {}, winner === null ? "none" : short(this.text(winner), 200)),

@@ -11,7 +11,7 @@ class Grid {
     this.cells = range(run.blocks.length + 1).map((row) => run.paths.map((_, path) => this._cell(path, row)));
     const rows = this.cells.map((cells, row) => h("div", { role: "row" },
       h("div", { role: "rowheader", class: "row" }, this._rowName(row)), cells,
-      h("div", { role: "gridcell", class: "share" }, answers.bar(row, this._rowName(row)))));
+      h("div", { role: "gridcell", class: "share" }, answers.bar(row === run.blocks.length ? -1 : row, this._rowName(row)))));
     this.board = h("div", {
       role: "grid", class: run.paths.length > WIDE ? "grid" : "grid wide", "aria-label": "Paths by block",
       style: { "--paths": run.paths.length }, onkeydown: (event) => this._key(event),
@@ -64,11 +64,11 @@ class Grid {
 
   _cell(path, row) {
     const claim = this.run.paths[path].claims[row];
-    const silent = row < this.run.blocks.length && !this.run.blocks[row].said[path];
+    const silent = row < this.run.blocks.length ? !this.run.blocks[row].said[path] : !this.run.paths[path].votes;
     const before = row ? this.run.paths[path].claims[row - 1] : claim;
     const told = this.into(path, row).map(([peer]) => peer);
     const label = `Path ${path}, ${this._rowName(row)}: ${this.answers.named(claim)}`
-      + (silent ? ", no summary" : "") + (told.length ? `; had read ${told.join(", ")}` : "");
+      + (silent ? `, no ${row < this.run.blocks.length ? "summary" : "vote"}` : "") + (told.length ? `; had read ${told.join(", ")}` : "");
     return h("div", {
       role: "gridcell", tabindex: -1, "aria-label": label, title: label, "data-path": path, "data-row": row,
       class: ["cell", colour(claim), silent ? "quiet" : "", claim !== before ? "changed" : "",

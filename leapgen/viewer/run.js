@@ -149,7 +149,8 @@ class RunView {
 
   _ended(reason) {
     return { stop: "by itself", stop_string: "at a stop string", forced: "when it was asked for its answer",
-      length: "out of budget", interrupted: "it was interrupted", null: "it has not" }[reason] ?? reason;
+      length: "out of budget", interrupted: "it was interrupted", null: "it has not",
+      retired: "after the last block: it was there for the others and does not vote" }[reason] ?? reason;
   }
 
   _folded() {

@@ -8,41 +8,36 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from leapgen.answers import normalize_answer
+from leapgen.answers import ExactGrader
 
 Grouping = Callable[[Sequence[str]], list[list[int]]]
 QUOTED = re.compile(r'Peer \d+: "([^"]*)"')  # a quoted message holds no double quote
 BY_SCHEDULE = ("computed", "reused", "recomputed", "drafted", "accepted", "preemptions", "pages_copied", "pages_peak")
 
 
-def by_spelling(answers: Sequence[str]) -> list[list[int]]:
-    """Places of answers that ``normalize_answer`` spells alike, in order of first appearance."""
-    groups = defaultdict(list)
-    for place, answer in enumerate(answers):
-        groups[normalize_answer(answer)].append(place)
-    return list(groups.values())
-
-
-def run_view(saved: Mapping[str, Any], claims: Sequence[Sequence[str | None]], *, groups: Grouping = by_spelling,
-             right: Callable[[str], bool] | None = None, expected: str | None = None,
-             reproducible: bool = False) -> dict[str, Any]:
+def run_view(saved: Mapping[str, Any], claims: Sequence[Sequence[str | None]], majority: str | None, *,
+             groups: Grouping = ExactGrader().groups, right: Callable[[str], bool | None] = lambda answer: None,
+             expected: str | None = None, reproducible: bool = False) -> dict[str, Any]:
     """What the page shows of a run.
 
     Args:
         saved: a run as ``LeapOutput.to_dict`` gives it.
         claims: of each path, the answer that it held at each block, and its last one.
+        majority: the answer that won the vote.
         groups: places of answers that are one; by their spelling unless said otherwise.
-        right: whether an answer is right, if it can be told.
+        right: whether an answer is right; None where that is not known.
         expected: the right answer, to be shown.
         reproducible: seconds, and counts that depend on what else was computed beside the run, are left out.
     """
-    answers, number = _answers(claims, groups)
+    votes = [path["votes"] for path in saved["paths"]]
+    answers, number = _answers(claims, votes, groups)
     ledger = {name: value for name, value in saved["ledger"].items()
               if not (reproducible and (name == "seconds" or name in BY_SCHEDULE))}
     return {
-        "question": saved["question"], "model": saved["model"], "seed": saved["seed"], "finished": saved["finished"],
-        "expected": expected,
-        "answers": [{"text": text, "right": None if right is None else right(text)} for text in answers],
+        "question": saved["question"], "model": saved["model"], "finished": saved["finished"],
+        "seed": str(saved["seed"]),  # a browser's numbers are exact up to 2**53
+        "expected": expected, "majority": None if majority is None else number[majority],
+        "answers": [{"text": text, "right": right(text)} for text in answers],
         "paths": [_path(path, held, number) for path, held in zip(saved["paths"], claims, strict=True)],
         "blocks": [_block(block) for block in saved["blocks"]],
         "ledger": ledger,
@@ -50,12 +45,13 @@ def run_view(saved: Mapping[str, Any], claims: Sequence[Sequence[str | None]], *
     }
 
 
-def _answers(claims: Sequence[Sequence[str | None]], groups: Grouping) -> tuple[list[str], dict[str, int]]:
+def _answers(claims: Sequence[Sequence[str | None]], votes: Sequence[bool],
+             groups: Grouping) -> tuple[list[str], dict[str, int]]:
     """Answers that differ, those with most votes first, and the number of each spelling."""
-    last = [held[-1] for held in claims]
-    spellings = list(dict.fromkeys(claim for claim in (*last, *(claim for held in claims for claim in held)) if claim))
+    voted = [held[-1] for held, counts in zip(claims, votes, strict=True) if counts]
+    spellings = list(dict.fromkeys(claim for claim in (*voted, *(claim for held in claims for claim in held)) if claim))
     same = [[spellings[place] for place in group] for group in groups(spellings)]
-    same.sort(key=lambda group: -sum(claim in group for claim in last))
+    same.sort(key=lambda group: -sum(claim in group for claim in voted))
     return [group[0] for group in same], {claim: i for i, group in enumerate(same) for claim in group}
 
 
@@ -64,7 +60,7 @@ def _path(path: Mapping[str, Any], held: Sequence[str | None], number: Mapping[s
     for segment in path["segments"]:
         tokens[segment["kind"]] += len(segment["token_ids"])
     return {
-        "ended": path["finish_reason"], "tokens": dict(tokens),
+        "ended": path["finish_reason"], "votes": path["votes"], "tokens": dict(tokens),
         "claims": [number[claim] if claim else None for claim in held],
         "segments": [_segment(segment) for segment in path["segments"] if segment["kind"] != "prompt"],
     }

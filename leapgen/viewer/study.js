@@ -2,14 +2,14 @@
 
 const SPENT = [...KINDS, "discarded"];
 const is = (value) => value !== null && value !== undefined;
+const SLICE = 25; // problems that are put into the table at a time
 const DOTS = { pitch: 6, radius: 2.1, most: 32 }; // of small multiples: in px; a longer row is folded
 
 class StudyView {
   constructor(study, title, runs) {
     Object.assign(this, { study, title, runs });
     this.inPage = new Set(runs.map(link));
-    this.rows = study.problems.map((problem, place) =>
-      ({ problem, place, element: this._problem(problem), rates: this._rates(problem) }));
+    this.rows = study.problems.map((problem, place) => ({ problem, place, rates: this._rates(problem) }));
     this.body = h("tbody", {});
     this.element = h("div", { class: "study" },
       this._asked(), this._arms(), this._figures(), this._problems(), this._left());
@@ -153,7 +153,7 @@ class StudyView {
   }
 
   _key(sign, words) {
-    return [svg("svg", { class: "dots", width: 8, height: 8, "aria-hidden": "true" }, this._dot(sign, 4, 4)), ` ${words}`];
+    return [svg("svg", { class: "dots", width: 8, height: 8, "aria-hidden": "true" }, this._dots([[sign, 4, 4]])), ` ${words}`];
   }
 
   _problem(problem) {
@@ -172,7 +172,7 @@ class StudyView {
       + (unit.right ? "right" : "wrong");
     const { pitch, most } = DOTS;
     const width = pitch * Math.min(signs.length, most), height = pitch * Math.ceil(signs.length / most);
-    const dots = signs.map((sign, i) => this._dot(sign, pitch * (i % most + 0.5), pitch * (Math.floor(i / most) + 0.5)));
+    const dots = this._dots(signs.map((sign, i) => [sign, pitch * (i % most + 0.5), pitch * (Math.floor(i / most) + 0.5)]));
     const content = [
       svg("svg", { class: "dots", width, height, role: "img", "aria-label": said }, svg("title", {}, said), dots),
       h("span", { class: `mark ${unit.right ? "right" : "wrong"}`, "aria-hidden": "true" }, unit.right ? "✓" : "✗"),
@@ -181,9 +181,15 @@ class StudyView {
     return this.inPage.has(href) ? h("a", { class: "unit", href }, content) : h("span", { class: "unit" }, content);
   }
 
-  _dot(sign, x, y) {
-    if (sign === "-") return svg("line", { x1: x - 1.8, x2: x + 1.8, y1: y, y2: y, class: "silent" });
-    return svg("circle", { cx: x, cy: y, r: DOTS.radius, class: sign === "1" ? "right" : "wrong" });
+  /** An element for each kind of dot, however many there are: a study has hundreds of thousands. Of each: sign, x, y. */
+  _dots(all) {
+    const { radius: r } = DOTS;
+    const circle = (x, y) => `M${x - r} ${y}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0`;
+    const kinds = { 1: ["right", circle], 0: ["wrong", circle], "-": ["silent", (x, y) => `M${x - 1.8} ${y}h3.6`] };
+    return Object.entries(kinds).map(([kind, [name, drawn]]) => {
+      const d = all.filter(([sign]) => sign === kind).map(([, x, y]) => drawn(x, y)).join("");
+      return d && svg("path", { d, class: name });
+    });
   }
 
   /** The share of right paths, by arm. */
@@ -203,8 +209,20 @@ class StudyView {
       `${id} ${question} ${answer}`.toLowerCase().includes(wanted));
     const last = (value) => (Number.isNaN(value) ? Infinity : value);
     rows.sort((a, b) => last(key(a)) - last(key(b)) || a.place - b.place);
-    this.body.replaceChildren(...rows.map((row) => row.element));
+    this._fill(rows);
     this.shown.textContent = wanted ? `${rows.length} of ${this.rows.length}` : "";
+  }
+
+  /** Puts rows into the table: some at once, and more whenever the browser has nothing else to do. */
+  _fill(rows) {
+    const filling = this.filling = {};
+    const more = (from) => {
+      if (filling !== this.filling) return; // arranged anew meanwhile
+      for (const row of rows.slice(from, from + SLICE)) this.body.append(row.element ??= this._problem(row.problem));
+      if (from + SLICE < rows.length) setTimeout(more, 0, from + SLICE);
+    };
+    this.body.replaceChildren();
+    more(0);
   }
 
   _left() {

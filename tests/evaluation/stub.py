@@ -8,8 +8,7 @@ from leapgen.evaluation.settings import StudySettings
 from leapgen.record.events import OutputEvent, TokenEvent
 from leapgen.record.ledger import Ledger
 from leapgen.record.run import LeapOutput, PathOutput, Segment
-from leapgen.tasks.base import Task
-from leapgen.tasks.problems import Problem
+from leapgen.tasks.base import Problem, Task
 
 SETTINGS = StudySettings("stub", n=3, groups=2)
 

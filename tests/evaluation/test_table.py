@@ -11,7 +11,7 @@ from leapgen.evaluation.controls import EqualCost
 from leapgen.evaluation.metrics import equal_budget
 from leapgen.evaluation.records import PathRecord, Record
 from leapgen.evaluation.table import ArmResults, gain
-from leapgen.tasks.problems import Problem
+from leapgen.tasks.base import Problem
 
 
 def record(arm, problem, group, right, own=10, comment=0, discarded=0, reason="stop", counted=None):

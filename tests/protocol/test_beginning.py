@@ -4,7 +4,7 @@ import pytest
 from leap_run import LEAP, QUESTION, SAMPLING, generator
 from test_leap_independence import SMALL, raise_interrupt, tokens
 
-from leapgen import GenerationInterrupted, LeapOutput
+from leapgen import GenerationInterrupted, LeapOutput, stopping
 
 SAID = "First I add the tens."
 
@@ -70,7 +70,11 @@ def test_each_question_has_its_own_beginning():
     ([1 << 20], ValueError, "token id 1048576, outside"),
     (3, TypeError, "text, token ids or None"),
     ([1.5], TypeError, "text, token ids or None"),
-    (["So"], TypeError, "text, token ids or None"),
+    (["So"], ValueError, "1 beginnings for n=2 paths"),
+    ([None, [20], "So"], ValueError, "3 beginnings for n=2 paths"),
+    ([None, 20], TypeError, "text, token ids or None"),
+    (["So", ["So"]], TypeError, "text, token ids or None"),
+    (["So", [1 << 20]], ValueError, "token id 1048576, outside"),
     (list(range(20, 60)), ValueError, "40 tokens long and counts to max_new_tokens=36"),
     (list(range(20, 49)), ValueError, "no LeaP block would be held.*after a beginning of 29"),
 ])
@@ -97,3 +101,72 @@ def test_a_beginning_that_ends_the_reasoning_is_refused():
         leap.generate(QUESTION, n=2, leap=LEAP, sampling=SAMPLING, beginning="42.</think>")
     with pytest.raises(ValueError, match="a list of 2, one for each prompt"):
         leap.generate([QUESTION, QUESTION], n=2, leap=LEAP, sampling=SAMPLING, beginning=SAID)
+
+
+# -- one for each path --------------------------------------------------------------------------------------------------
+
+
+ALONE = LEAP.replace(max_blocks=0, max_new_tokens=30, min_new_tokens=30)
+MIXED = [SAID, None, [30, 31, 32, 33, 34], SAID]
+
+
+def path_with(beginning, index):
+    """A path of a run in which all have the same beginning."""
+    output = generator(engine=SMALL).generate(QUESTION, n=4, leap=ALONE, sampling=SAMPLING, seed=3, beginning=beginning)
+    return output.paths[index]
+
+
+@pytest.mark.parametrize("engine", [{}, {"max_step_tokens": 5}, {"draft_tokens": 4, "kv_cache_bytes": 1 << 17}],
+                         ids=["", "small steps", "drafts, small pool"])
+def test_a_path_has_the_tokens_of_a_run_in_which_all_begin_as_it_does(engine):
+    """Would catch: a path that goes on from another's beginning, at other positions, or with another budget."""
+    leap = generator(engine=SMALL.replace(**engine))
+    output = leap.generate(QUESTION, n=4, leap=ALONE, sampling=SAMPLING, seed=3, beginning=MIXED)
+    for index, beginning in enumerate(MIXED):
+        expected = path_with(beginning, index)
+        assert (output.paths[index].token_ids, output.paths[index].provenance) == (expected.token_ids, expected.provenance)
+        assert output.paths[index].count("beginning", "own") == 30
+    leap.engine.check_integrity()
+    assert leap.engine.pool.num_used == 0
+
+
+def test_paths_that_share_a_beginning_share_its_kv():
+    """Would catch: a prompt prefilled for each beginning, or a beginning for each path."""
+    output = generator(engine=SMALL).generate(QUESTION, n=4, leap=ALONE, sampling=SAMPLING, seed=3, beginning=MIXED)
+    forced = sum(path.count("forced") for path in output.paths)
+    begun = output.paths[0].count("beginning") + output.paths[2].count("beginning")
+    assert output.ledger.prefilled == output.ledger.prompt + begun + forced
+    assert output.ledger.recomputed == 0
+
+
+@pytest.mark.parametrize("stop", [1, 30, 75, 110, 150])
+def test_a_stopped_run_goes_on_behind_each_beginning(stop, tmp_path):
+    """Would catch: one path's beginning given to all when a run is taken up again."""
+    whole = generator(engine=SMALL).generate(QUESTION, n=4, leap=LEAP, sampling=SAMPLING, seed=3, beginning=MIXED)
+    assert len(whole.blocks) > 0
+    part = generator(engine=SMALL).generate(QUESTION, n=4, leap=LEAP, sampling=SAMPLING, seed=3, beginning=MIXED,
+                                            until=stopping.token_limit(stop))
+    part.save(tmp_path / "run.json")
+    assert not part.finished
+    resumed = generator(engine=SMALL).resume(tmp_path / "run.json")
+    assert tokens(resumed) == tokens(whole) and resumed.tokens_by_kind() == whole.tokens_by_kind()
+
+
+def test_for_a_list_of_prompts_the_outer_list_goes_by_prompts():
+    """Would catch: beginnings dealt out across questions where there are as many prompts as paths."""
+    leap = generator(engine=SMALL)
+    for given, wanted in (([SAID, None], [[SAID] * 2, [None] * 2]), ([MIXED[:2], [40, 41]], [MIXED[:2], [[40, 41]] * 2])):
+        outputs = leap.generate([QUESTION, "Name a prime."], n=2, leap=ALONE, sampling=SAMPLING, beginning=given)
+        for output, beginnings in zip(outputs, wanted, strict=True):
+            for path, beginning in zip(output.paths, beginnings, strict=True):
+                begun = [segment for segment in path.segments if segment.kind == "beginning"]
+                assert len(begun) == (beginning is not None)
+                assert beginning is None or beginning in (begun[0].text, begun[0].token_ids)
+    with pytest.raises(ValueError, match="a list of 2, one for each prompt .which may be a list of 3, one for each path"):
+        leap.generate([QUESTION, "Name a prime."], n=3, leap=ALONE, sampling=SAMPLING, beginning=[SAID] * 3)
+
+
+def test_a_list_of_integers_is_token_ids_whatever_n_is():
+    """Would catch: token ids taken for as many beginnings as there happen to be paths."""
+    output = generator(engine=SMALL).generate(QUESTION, n=2, leap=ALONE, sampling=SAMPLING, beginning=(30, 31))
+    assert [path.segments[1].token_ids for path in output.paths] == [[30, 31]] * 2

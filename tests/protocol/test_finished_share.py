@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leapgen import EngineConfig, GenerationInterrupted, LeapConfig, LeapGenerator, LeapOutput
-from leapgen.demo import MAZE_SETTINGS, MAZE_SHAPE
-from leapgen.tasks.maze import make_maze
+from leapgen.tasks.maze import MAZE_SETTINGS, MAZE_SHAPE, make_maze
 
 
 def by_answer(receiver, messages, k, rng):

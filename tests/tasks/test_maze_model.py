@@ -17,13 +17,12 @@ import torch
 from transformers import AutoTokenizer
 
 from leapgen import EngineConfig, LeapConfig, LeapGenerator, LeapOutput
-from leapgen.demo import MAZE_SETTINGS, MAZE_SHAPE
 from leapgen.evaluation.placebos import OwnSummary, Strangers
 from leapgen.models import FOLDER, bundled_model, bundled_models
 from leapgen.protocol.chat import prompt_tokens
 from leapgen.protocol.leap import Leap
 from leapgen.protocol.prompts import PromptSet
-from leapgen.tasks.maze import Maze, make_maze
+from leapgen.tasks.maze import MAZE_SETTINGS, MAZE_SHAPE, Maze, make_maze
 from leapgen.tasks.maze.tokenizer import THINK_START, build_tokenizer
 from leapgen.terminal.cli import main
 

@@ -80,6 +80,8 @@ def test_paths_go_on_from_a_beginning(model_folder, tmp_path, given):
 FILES = {
     "q.json": json.dumps([QUESTION, {"problem": "And 3 + 4?", "answer": "7"}, CHAT, {"messages": CHAT, "beginning": "So"}]),
     "q.jsonl": "\n\n".join(map(json.dumps, [QUESTION, {"question": "And 3 + 4?"}, {"messages": CHAT}, CHAT])) + "\n",
+    "graded.jsonl": "\n".join(map(json.dumps, [{"grader": "math"}, *({"problem": text, "answer": "7"} for text in (
+        QUESTION, "And 3 + 4?", QUESTION, QUESTION))])),
     "q.txt": f"{QUESTION}\n\n  And 3 + 4?  \n[1, 2]\n{QUESTION}",
 }
 
@@ -105,7 +107,15 @@ def test_many_questions_are_run_side_by_side_into_a_folder(model_folder, tmp_pat
     assert capsys.readouterr().out == printed.out
 
 
+def test_a_document_of_problems_is_a_list_of_questions(model_folder, tmp_path):
+    """Would catch: a problem file that leapgen synth takes and leapgen run does not."""
+    (tmp_path / "q.json").write_text(json.dumps({"grader": "math", "problems": [{"problem": QUESTION, "answer": "7"}]}))
+    assert run(model_folder, tmp_path / "runs", "--input", str(tmp_path / "q.json"), question=()) == 0
+    assert LeapOutput.load(tmp_path / "runs" / "0.json").question == QUESTION
+
+
 @pytest.mark.parametrize(("name", "text", "message"), [
+    ("q.json", '{"problems": 3}', "'problems', a list"),
     ("q.json", "[1]", "entry 1"), ("q.json", "{}", "a list"), ("q.json", "[", "not JSON"), ("q.jsonl", '"a"\n{', "line 2"),
     ("q.jsonl", '"a"\n\n{"answer": "7"}', "line 3"), ("q.txt", "\n", "no question"),
     ("q.json", '[{"problem": "a", "beginning": 3}]', "entry 1"),

@@ -11,8 +11,7 @@ import time
 import pytest
 
 from leapgen import LeapOutput
-from leapgen.demo import MAZE_SHAPE
-from leapgen.tasks.maze import make_maze
+from leapgen.tasks.maze import MAZE_SHAPE, make_maze
 from leapgen.terminal.cli import main
 
 KILLS = int(os.environ.get("LEAPGEN_KILLS", "0"))

@@ -9,7 +9,8 @@ import torch
 from leap_run import LEAP, generator
 from transformers import Trainer
 
-from leapgen.tasks.problems import Problem, load_problems
+from leapgen.tasks.base import Problem
+from leapgen.tasks.problems import load_problems
 from leapgen.terminal.cli import main
 from leapgen.training.finetuning import IGNORED, Responses, finetune
 from leapgen.training.recipe import RECIPES, Recipe
@@ -96,6 +97,14 @@ class TestSynthesis:
     def test_datasets_style_readers_see_one_type_a_column(self, data):
         types = [{key: type(value) for key, value in json.loads(line).items()} for line in data[0].read_text().splitlines()]
         assert all(t == types[0] for t in types)
+
+    def test_a_task_grades_its_own_way(self, tmp_path):
+        """Would catch: a gym's or a maze's answers compared by spelling."""
+        leap = generator()
+        settings = {"n": 2, "leap": LEAP.replace(forced_answer_tokens=24), "seed": 1, "top_k": None, "top_p": 1.0}
+        made = synthesize(leap, PROBLEMS[2:], tmp_path / "r.jsonl", grade=lambda problem, answer: answer == "42", **settings,
+                          **answering(leap))
+        assert made.kept == 2
 
     def test_a_summary_that_ran_into_its_limit_is_dropped(self, tmp_path):
         leap = generator()
@@ -189,6 +198,8 @@ class TestFineTuning:
                      "--output", str(tmp_path / "r.jsonl"), "--interval", "8", "--max-new-tokens", "16",
                      "--summary-tokens", "4", "--forced-answer-tokens", "4", "--without-peers"]) == 1
         assert "no response is worth keeping: 0 of 2" in " ".join(capsys.readouterr().err.split())
+        assert main(["synth", "--problems", "mazes", "--model", "never/loaded"]) == 1
+        assert "no task 'mazes' (did you mean maze?)" in " ".join(capsys.readouterr().err.split())
 
     @pytest.mark.parametrize(("line", "message"), [
         ('{"token_ids": [1, 2]}', "line 2: no field 'provenance'"),

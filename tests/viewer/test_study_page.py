@@ -61,7 +61,7 @@ def test_arms_figures_and_problems_are_there(chromium, page):
     assert chromium.texts(".arms td.spread_between_groups") == ["0.0", "0.0"]
     assert chromium.texts(".arms td.tokens .numbers") == ["43", "187"]
     assert chromium.run("document.querySelector('figure img').naturalWidth") == 1
-    assert chromium.texts(".numbers-of td") == ["81 [80, 82]", "84.4", "–"]
+    assert chromium.texts(".numbers-of tbody td") == ["81 [80, 82]", "84.4", "–"]
     assert chromium.texts(".problem .id") == ["p/0", "p/1", "p/2"]
     assert chromium.complaints() == [] and chromium.requests() == []
 
@@ -69,9 +69,9 @@ def test_arms_figures_and_problems_are_there(chromium, page):
 def test_dots_are_the_paths(chromium, page):
     """Would catch: a dot too many or too few, or of the wrong kind; the vote's mark on another group."""
     chromium.open(page)
-    shown = chromium.run("""[...document.querySelectorAll(".unit")].map((unit) => [
-        ...["circle.right", "circle.wrong", "line.silent"].map((kind) => unit.querySelectorAll(kind).length),
-        unit.querySelector(".mark").textContent])""")
+    shown = chromium.run("""[...document.querySelectorAll(".unit")].map((unit) => {
+        const count = (kind) => unit.querySelector(`.dots .${kind}`).getAttribute("d").split("M").length - 1;
+        return [count("right"), count("wrong"), count("silent"), unit.querySelector(".mark").textContent]; })""")
     assert shown == [[2, 1, 1, "✓"]] * 11
 
 

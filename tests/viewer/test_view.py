@@ -16,7 +16,8 @@ from leapgen.viewer.page import FOLDER, SCRIPTS, STYLES, plain_json
 
 
 def viewed(output, **options):
-    return run_view(output.to_dict(), [path.claims(len(output.blocks)) for path in output.paths], **options)
+    return run_view(output.to_dict(), [path.claims(len(output.blocks)) for path in output.paths], output.majority(),
+                    **options)
 
 
 def test_the_words_of_each_peer_are_found_in_a_comment():
@@ -46,8 +47,19 @@ def test_equal_answers_have_one_number_and_votes_decide_their_order():
     shown = viewed(output, right=lambda answer: answer.startswith("25"))
     assert [path["claims"][-1] for path in shown["paths"]] == [1, 0, 0, None, 0]
     assert [(one["text"], one["right"]) for one in shown["answers"]] == [("25", True), ("7", False), ("24", False)]
+    assert shown["majority"] == 0
     apart = viewed(output, groups=lambda answers: [[place] for place in range(len(answers))])
     assert len(apart["answers"]) == 5
+
+
+def test_paths_that_are_there_for_the_others_have_no_vote():
+    """Would catch: a first answer that only paths gave whose answers do not count."""
+    output = pages.run(n=5)
+    for path, answer in zip(output.paths, ("7", "7", "7", "25", "25"), strict=True):
+        path.answer, path.votes = answer, answer == "25"
+    shown = viewed(output)
+    assert shown["answers"][shown["majority"]]["text"] == "25" == shown["answers"][0]["text"]
+    assert [path["votes"] for path in shown["paths"]] == [False, False, False, True, True]
 
 
 def test_what_depends_on_the_schedule_is_left_out_on_request():

@@ -1,0 +1,1 @@
+"""The generated tasks of reasoning-gym, made and scored in a process of their own."""
