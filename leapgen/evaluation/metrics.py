@@ -30,6 +30,21 @@ def estimate(values: np.ndarray, repeats: int = 4000, seed: int = 0) -> Estimate
     return Estimate(float(values.mean()), float(low), float(high))
 
 
+def share(cases: np.ndarray, repeats: int = 4000, seed: int = 0) -> Estimate | None:
+    """The share of cases in which something happened, over all problems; None if there is no case.
+
+    ``cases`` [problems, 2]: in how many cases of a problem it happened, and of how many. Problems are drawn with replacement
+    for the interval; draws without any case are left out.
+    """
+    cases = np.asarray(cases, dtype=float).reshape(-1, 2)
+    if not cases[:, 1].sum():
+        return None
+    drawn = np.random.default_rng(seed).integers(0, len(cases), (repeats, len(cases)))
+    happened, total = cases[drawn].sum(axis=1).T
+    low, high = np.quantile(happened[total > 0] / total[total > 0], (0.025, 0.975))
+    return Estimate(float(cases[:, 0].sum() / cases[:, 1].sum()), float(low), float(high))
+
+
 def pass_at(k: int, right: np.ndarray) -> np.ndarray:
     """The chance that one of k paths is right, by problem: the unbiased estimate of Chen et al. (arXiv 2107.03374, Eq. 1).
 
