@@ -12,8 +12,7 @@ from leapgen.evaluation.records import PathRecord, Record
 from leapgen.evaluation.settings import StudySettings
 from leapgen.evaluation.units import Unit
 from leapgen.record.run import LeapOutput, PathOutput, Segment
-from leapgen.tasks.base import Task
-from leapgen.tasks.base import Problem
+from leapgen.tasks.base import Problem, Task
 
 TAKEN = [{"kind": kind, "path": path, "own_tokens": 72 * block + 72, "block": block, "peers": [1 - path], "answer": "yes"}
          for block in (0, 1) for path in (0, 1) for kind in ("before", "after")]
