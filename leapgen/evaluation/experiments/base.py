@@ -69,7 +69,8 @@ class Experiment:
 
     def defaults(self, task: str) -> dict[str, Any]:
         """What ``leapgen eval``'s options are here, if not given."""
-        return {**self.preset, **(SMALL if task == "maze" else {}), **self.by_task.get(task, {})}
+        kind = task.partition("?")[0]
+        return {**self.preset, **(SMALL if kind == "maze" else {}), **self.by_task.get(kind, {})}
 
     def check(self, plan: Plan) -> None:
         """Raises:
