@@ -84,8 +84,9 @@ class Runner:
             return sample(logits, lengths, sequences) if sampled is None else sampled
         drawn: list[list[Any]] = [[None] * len(sequences) for _ in Sampled._fields]
         for _, rows in groups:
-            part: tuple[Any, ...] = self._draw(logits[torch.tensor(rows, device=logits.device)], [lengths[row] for row in rows],
-                              [sequences[row] for row in rows])
+            part: tuple[Any, ...] = self._draw(
+                logits[torch.tensor(rows, device=logits.device)], [lengths[row] for row in rows],
+                [sequences[row] for row in rows])
             for values, theirs in zip(drawn, part, strict=True):
                 for row, value in zip(rows, theirs, strict=True):
                     values[row] = value
