@@ -27,9 +27,13 @@ def public():
              for line in described(f"leapgen.{name}", getattr(leapgen, name))]
     for module in map(import_module, MODULES):
         for name, value in sorted(vars(module).items()):
-            if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__:
+            if not name.startswith("_") and home(value).startswith(module.__name__):
                 lines += described(f"{module.__name__}.{name}", value)
     return "\n".join(lines) + "\n"
+
+
+def home(value):
+    return getattr(value, "__module__", None) or ""
 
 
 def described(name, value):

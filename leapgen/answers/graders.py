@@ -91,7 +91,8 @@ def _letter(answer: str) -> str | None:
     return str(match["enclosed"] or match["ended"] or match["explained"]).casefold()
 
 
-_GRADERS = {"exact": ExactGrader, "math": MathGrader, "choice": ChoiceGrader}
+_GRADERS: dict[str, type[ExactGrader] | type[MathGrader] | type[ChoiceGrader]] = {
+    "exact": ExactGrader, "math": MathGrader, "choice": ChoiceGrader}
 
 
 def grader(name: str, choices: Mapping[str, str] | None = None) -> Grader:
@@ -116,5 +117,4 @@ def _made(name: str) -> Grader:
         close = difflib.get_close_matches(name, _GRADERS, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"there is no grader {name!r}: graders are {', '.join(map(repr, _GRADERS))}.{hint}")
-    made: Grader = _GRADERS[name]()
-    return made
+    return _GRADERS[name]()

@@ -19,9 +19,9 @@ Decide = Callable[[Term, Term], bool]
 class MathGrader:
     r"""Answers are one if they are spelled the same or are the same mathematics: ``\frac{1}{2}`` and ``0.5``.
 
-    Words, and whatever is not certain, are compared by spelling. Plain numbers are compared exactly; a decimal of six or more
-    digits is also what rounds to it. Sets, lists, tuples, intervals, matrices and inequalities are compared part by part. A
-    unit or a name (``x = 5``) may be left out, but not be another. ``25\%`` is 0.25 and, as competitions have it, 25.
+    Words, and whatever is not certain, are compared by spelling. Plain numbers are compared exactly; a decimal of six or
+    more digits is also what rounds to it. Sets, lists, tuples, intervals, matrices and inequalities are compared part by part.
+    A unit or a name (``x = 5``) may be left out, but not be another. ``25\%`` is 0.25 and, as competitions have it, 25.
     Everything else goes to math-verify in a process with a limit of processor time; what it does not settle is not the same.
     The relation is symmetric, not transitive.
 
@@ -122,7 +122,7 @@ def _compared(a: Term, b: Term) -> bool | list[Pair]:
 
 
 def _pair(one: str, other: str, places: int) -> Pair:
-    return (*sorted((one, other)), places)
+    return min(one, other), max(one, other), places
 
 
 def _decided(verdict: bool | list[Pair], verdicts: Mapping[Pair, bool]) -> bool:

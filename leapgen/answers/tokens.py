@@ -23,9 +23,9 @@ Tokens = list[str]
 FUNCTIONS = frozenset(f"\\{name}" for name in (
     "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log", "ln", "exp"))
 SYMBOLS = frozenset(f"\\{name}" for name in (
-    "pi", "infty", "alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "kappa", "lambda", "mu",
-    "nu", "xi", "rho", "sigma", "tau", "phi", "varphi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Sigma",
-    "Phi", "Psi", "Omega"))
+    "pi", "infty", "alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "kappa", "lambda",
+    "mu", "nu", "xi", "rho", "sigma", "tau", "phi", "varphi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda",
+    "Sigma", "Phi", "Psi", "Omega"))
 OPERATORS = {"+": "+", "-": "-", "*": "\\cdot", "/": "/", "\\cdot": "\\cdot", "\\times": "\\cdot", "\\div": "/"}
 _BUILT = frozenset(("\\frac", "\\sqrt", "\\binom"))
 _KINDS: dict[str, Collection[str]] = {
@@ -223,6 +223,7 @@ class _Writer:
         self._run = ""  # letters side by side
         self._beside_letters = False  # whether only a space parts the run from letters before it
         self._opened: list[tuple[str, bool, int]] = []  # what an open bracket belongs to; see _open
+        self._command = ""  # what the last opened bracket belongs to
         self._missing = 0  # arguments in braces that a command waits for
         self._applies = False  # whether a function waits for its argument
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 
-_KNOWN = frozenset(["mm", "cm", "dm", "km", "nm", "ft", "yd", "mi", "mg", "kg", "lb", "lbs", "oz", "ml", "cl", "ms", "sec", "min", "hr", "hrs", "mph", "kmh", "kph", "rpm", "hz", "khz", "mhz", "rad", "deg", "cent", "dollar", "euro", "pound", "inch", "foot", "feet", "unit", "minute", "hour", "second", "day", "week", "month", "year", "degree", "radian", "mile", "meter", "metre", "gram", "liter", "litre", "person", "people", "child", "man", "woman"])
+_KNOWN = frozenset((
+    "mm", "cm", "dm", "km", "nm", "ft", "yd", "mi", "mg", "kg", "lb", "lbs", "oz", "ml", "cl", "ms", "sec", "min",
+    "hr", "hrs", "mph", "kmh", "kph", "rpm", "hz", "khz", "mhz", "rad", "deg", "cent", "dollar", "euro", "pound",
+    "inch", "foot", "feet", "unit", "minute", "hour", "second", "day", "week", "month", "year", "degree", "radian",
+    "mile", "meter", "metre", "gram", "liter", "litre", "person", "people", "child", "man", "woman"))
 _IRREGULAR = {"feet": "foot", "people": "person", "children": "child", "men": "man", "women": "woman", "inches": "inch"}
 _CHANGES_THE_VALUE = re.compile(
     r"hundred|thousand|lakh|crore|dozen|score|(?:m|b|tr|quadr)illion|half|halve|third|quarter|(?!month$).*th$|squared|cubed|"

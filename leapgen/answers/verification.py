@@ -1,7 +1,7 @@
 """The process that compares values with math-verify: ``serve`` answers questions on standard input, a fork for each.
 
-A fork starts from one warm state whatever was asked before, so that a verdict depends on its question alone; it is limited in
-processor time, which other load does not shorten, and in memory. This process computes nothing itself and is never killed.
+A fork starts from one warm state whatever was asked before, so that a verdict depends on its question alone. It is limited
+in memory and in processor time, which other load does not shorten. This process computes nothing itself and is never killed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _WARM: list[Pair] = [
     ("\\frac { \\sqrt { 8 } + x ^ { 2 } } { 2 }", "\\sqrt { 2 } + \\frac { x ^ { 2 } } { 2 }", 0),
     ("\\sin ( \\pi / 4 )", "\\frac { 1 } { \\sqrt { 2 } }", 0), ("\\log _ { 2 } 8 - 3 !", "- 3", 0),
     ("0.5 \\cdot e", "1.359141", 6), ("( x - 1 ) \\cdot ( x + 1 )", "x ^ { 2 } - 1", 0),
-    ("2 \\sin x \\cos x", "\\sin ( 2 x )", 0), ("\\binom { 5 } { 2 }", "10", 0), ("a _ { 1 } / b", "\\frac { a _ { 1 } } { b }", 0),
+    ("2 \\sin x \\cos x", "\\sin ( 2 x )", 0), ("\\binom { 5 } { 2 }", "10", 0),
+    ("a _ { 1 } / b", "\\frac { a _ { 1 } } { b }", 0),
     ("\\sqrt { 3 + 2 \\sqrt { 2 } }", "1 + \\sqrt { 2 }", 0), ("\\frac { y ^ { 3 } - 1 } { y - 1 }", "y ^ { 2 } + y + 1", 0)]
 _POINTS = ((0.618, 1.272, 2.236, 0.377), (1.732, 0.443, 0.871, 2.618), (2.303, 1.849, 0.529, 1.117))
 

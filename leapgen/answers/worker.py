@@ -1,4 +1,4 @@
-"""The worker process from the side of those who ask: started when first asked, in any number of threads, gone with its parent."""
+"""The process that compares values, from the side of those who ask: it starts when first asked and ends with its parent."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ class _Connection:
 
     def __init__(self) -> None:
         # Not -m, and not from the working directory: the process finds what this one finds.
-        code = f"import sys; sys.path[:] = {sys.path!r}; from leapgen.answers.verification import serve; serve({os.getpid()})"
+        code = (f"import sys; sys.path[:] = {sys.path!r}; "
+                f"from leapgen.answers.verification import serve; serve({os.getpid()})")
         self.command = [sys.executable, "-c", code]
         self._process = subprocess.Popen(
             self.command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,

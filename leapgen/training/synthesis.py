@@ -41,7 +41,7 @@ def synthesize(generator: LeapGenerator, problems: Sequence[Problem], file: str 
                progress: Callable[[int], None] | None = None, **options: Any) -> Synthesis:
     """Runs the teacher over the problems and writes the responses worth learning from as JSON Lines.
 
-    A response is kept if its answer is right to the problem's grader and every summary in it was closed within ``leap.summary_tokens`` (section 4).
+    A response is kept if its answer is right and every summary in it was closed within ``leap.summary_tokens`` (section 4).
     One line is one response: ``id``, ``path``, ``messages`` (the question and everything after the prompt), ``text``,
     ``token_ids``, ``provenance`` (kinds and lengths of the runs of ``token_ids``), ``answer``. The prompt is the plain one,
     which LeaP-T models get; what the teacher was told of the tags is left out. ``file`` with ``.dropped.jsonl`` in place of
@@ -63,7 +63,8 @@ def synthesize(generator: LeapGenerator, problems: Sequence[Problem], file: str 
     partial = file.with_suffix(".partial.jsonl")
     configs = generator.settings(leap, None, options)
     settings = {"settings": {"model": generator.model.config.name_or_path, "problems": [p.id for p in problems],
-                             "graders": [p.grader for p in problems], "n": n, "seed": seed, **plain_values(configs[0]), **plain_values(configs[1])}}
+                             "graders": [p.grader for p in problems], "n": n, "seed": seed,
+                             **plain_values(configs[0]), **plain_values(configs[1])}}
     done = _read_partial(partial, settings)
     with partial.open("a", encoding="utf-8") as out:
         if not done:

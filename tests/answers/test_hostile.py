@@ -18,10 +18,15 @@ from leapgen.answers.reading import read
 
 pytest.importorskip("math_verify")
 
-HARD = ("(x+y+1)^{90}-(x+y-1)^{90}", "((x+y+1)^{45}-(x+y-1)^{45})((x+y+1)^{45}+(x+y-1)^{45})")  # equal, in thousands of terms
-COMMANDS = ["\\frac", "\\sqrt", "\\sin", "\\log", "\\binom", "\\pi", "\\infty", "\\pm", "\\cup", "\\text", "\\left", "\\sum", "\\def",
-            "\\begin{pmatrix}", "\\end{pmatrix}", "\\\\", "\\{", "\\}", "\\cdot", "\\in", "\\circ", "\\%", "\\$"]
-CHARACTERS = list("0123456789xyeiE{}()[]^_+-*/=<>!,.;:%&$|'\"~ \n\t\0\x1b") + ["٣", "५", "²", "½", "∞", "漢", "\ud800", "√", "°"]
+# Equal, and thousands of terms long.
+HARD = ("(x+y+1)^{90}-(x+y-1)^{90}", "((x+y+1)^{45}-(x+y-1)^{45})((x+y+1)^{45}+(x+y-1)^{45})")
+COMMANDS = ["\\frac", "\\sqrt", "\\sin", "\\log", "\\binom", "\\pi", "\\infty", "\\pm", "\\cup", "\\text", "\\left", "\\sum",
+            "\\def", "\\begin{pmatrix}", "\\end{pmatrix}", "\\\\", "\\{", "\\}", "\\cdot", "\\in", "\\circ", "\\%", "\\$"]
+CHARACTERS = [*"0123456789xyeiE{}()[]^_+-*/=<>!,.;:%&$|'\"~ \n\t\0\x1b", "٣", "५", "²", "½", "∞", "漢", "\ud800", "√", "°"]
+
+
+TERMS = st.lists(st.sampled_from(["1", "2", "x", "+", "-", "\\sqrt{2}", "(", ")", "^{2}", "\\pi ", ",", "=", "0.5"]),
+                 max_size=6).map("".join)
 
 
 def hostile(rng):
@@ -37,7 +42,8 @@ def hostile(rng):
         lambda: f"({digit}!)!" + "!" * many,
         lambda: f"\\binom{{{rng.randint(20, 99_999)}}}{{{rng.randint(2, 9_999)}}}",
         lambda: "{" * n, lambda: "{" * n + "7" + "}" * n + "8", lambda: "}" * n, lambda: "(" * n + "8" + ")" * n,
-        lambda: "\\frac{1}{" * many + "2" + "}" * many, lambda: "\\frac{" * n + "1", lambda: "\\sqrt{" * many + "2" + "}" * many,
+        lambda: "\\frac{1}{" * many + "2" + "}" * many, lambda: "\\frac{" * n + "1",
+        lambda: "\\sqrt{" * many + "2" + "}" * many,
         lambda: "+".join(f"\\sqrt{{{i}}}" for i in range(2, 2 + many)),
         lambda: "\\sqrt{2+" * many + "\\sqrt3" + "}" * many,
         lambda: "\\sin(\\cos(" * (many // 2) + "x" + "))" * (many // 2),
@@ -49,10 +55,12 @@ def hostile(rng):
         lambda: "word" * n, lambda: "mill egg " * n, lambda: "\\def\\a{\\a\\a}\\a" * many, lambda: "\\text{" * n + "7",
         lambda: "1," * n + "7", lambda: "\\pm " * many + "7", lambda: "\\{" * many + "1,7" + "\\}" * many,
         lambda: "\\{" + ",".join(map(str, range(many))) + "\\}", lambda: "\\cup" * n, lambda: "x=" * n + "y",
-        lambda: "\\begin{pmatrix}" * many + "7" + "\\end{pmatrix}" * many, lambda: "1/" * n + "9", lambda: "1/0", lambda: "0/0",
-        lambda: "\\frac{7}{0}", lambda: "\\sum_{n=1}^{10^{9}} n", lambda: "\\int_0^{\\infty} e^{e^x} dx", lambda: "\\lim_{x\\to 0} x^{x^x}",
+        lambda: "\\begin{pmatrix}" * many + "7" + "\\end{pmatrix}" * many, lambda: "1/" * n + "9", lambda: "1/0",
+        lambda: "0/0", lambda: "\\frac{7}{0}", lambda: "\\sum_{n=1}^{10^{9}} n", lambda: "\\int_0^{\\infty} e^{e^x} dx",
+        lambda: "\\lim_{x\\to 0} x^{x^x}",
         lambda: "x^2=x^2", lambda: "x^{" + str(digit) + "}+y^{" + str(many) + "}=z^{" + str(digit) + "}",
-        lambda: "$" * n, lambda: " " * n + "8", lambda: "\n" * n, lambda: "7" + "\\%" * many + "7", lambda: "7 " * many + "8",
+        lambda: "$" * n, lambda: " " * n + "8", lambda: "\n" * n, lambda: "7" + "\\%" * many + "7",
+        lambda: "7 " * many + "8",
         lambda: "9" + "".join(rng.choices(CHARACTERS, k=many)) + "+8.5",
         lambda: "\\frac{" + "".join(rng.choices(COMMANDS + CHARACTERS, k=many)) + "\\cdot 91",
         lambda: "__import__('os').abort()", lambda: "x.__class__", lambda: "lambda: 7", lambda: "exec(7)",
@@ -80,8 +88,8 @@ def test_hostile_answers_cost_little_in_threads_and_are_never_right():
         verdicts = list(pool.map(graded, answers))
         others = list(pool.map(against_another, range(0, 1000, 5)))
     longest = max(seconds for _, seconds in verdicts)
-    print(f"1,000 hostile answers: {longest:.2f} s at most, {sum(seconds for _, seconds in verdicts):.1f} s in all; two pairs of "
-          f"them {max(others):.2f} s; {sum(read(answer) is not None for answer in answers)} were read")
+    print(f"1,000 hostile answers, of which {sum(read(answer) is not None for answer in answers)} can be read: {longest:.2f} s "
+          f"at most, {sum(seconds for _, seconds in verdicts):.1f} s in all; two pairs of them {max(others):.2f} s at most")
     assert [answer for answer, (same, _) in zip(answers, verdicts, strict=True) if same] == []
     assert longest < 1 and max(others) < 2
 
@@ -94,8 +102,7 @@ def test_reading_never_raises(answer):
 
 
 @settings(max_examples=60)
-@given(st.lists(st.sampled_from(["1", "2", "x", "+", "-", "\\sqrt{2}", "(", ")", "^{2}", "\\pi ", ",", "=", "0.5"]), max_size=6).map("".join),
-       st.lists(st.sampled_from(["1", "2", "x", "+", "-", "\\sqrt{2}", "(", ")", "^{2}", "\\pi ", ",", "=", "0.5"]), max_size=6).map("".join))
+@given(TERMS, TERMS)
 def test_the_relation_is_reflexive_and_symmetric(one, other):
     """Would catch: a verdict that changes with which answer is expected."""
     math = grader("math")
@@ -176,5 +183,6 @@ if child == 0:
 assert math.same("\\\\sqrt{32}", "4\\\\sqrt{2}")
 print(verdicts, os.waitpid(child, 0)[1])
 """
-    done = subprocess.run([sys.executable, "-W", "error::ResourceWarning", "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-W", "error::ResourceWarning", "-c", code], capture_output=True, text=True,
+                          timeout=60)
     assert (done.stdout, done.stderr) == ("[True] 0\n", "")

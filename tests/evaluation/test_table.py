@@ -16,7 +16,7 @@ from leapgen.tasks.base import Problem
 
 def record(arm, problem, group, right, own=10, comment=0, discarded=0, reason="stop", counted=None):
     paths = [PathRecord("a", one, reason, {"prompt": 50, "own": own, "comment": comment, "answer": 2}, 1,
-                        counted or {}) for one in right]
+                        counted=counted or {}) for one in right]
     vote = sum(right) * 2 > len(right)
     return Record(arm, problem, group, 0, paths, "a", vote, "a", vote, ledger={"discarded": discarded})
 

@@ -10,8 +10,7 @@ from leapgen.evaluation.study import Study
 from leapgen.record.ledger import Ledger
 from leapgen.record.message import Message, Source
 from leapgen.record.run import BlockRecord, LeapOutput, PathOutput, Route, Segment
-from leapgen.tasks.base import Task
-from leapgen.tasks.base import Problem
+from leapgen.tasks.base import Problem, Task
 
 WORDS = ["we", "have", "the", "sum", "of", "all", "primes", "below", "a", "hundred", "so", "count", "them", "and", "check"]
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\u2028</q> <!-- "
