@@ -125,8 +125,8 @@ class LeapGenerator:
                 states, and then ``leap.sampling_defaults``, in their place.
             seed: of the random streams; of several equal prompts each next one gets the next seed.
             beginning: reasoning that paths go on from (sections 2.1 and 5.2.1 of the paper): text or token ids for all, or a
-                list of n with one for each path (None for none); for a list of prompts, a list with one of these for each. It
-                counts to the budget and to the interval.
+                list of n with one for each path (None for none); for a list of prompts, a list with one of these for each.
+                It counts to the budget and to the interval.
             protocol: how the paths work together: a subclass of ``leapgen.protocol.base.Protocol``, or what makes one.
             until: a condition of ``leapgen.stopping``, or a callable that gets a ``Progress``, asked after every step; a
                 question stops where it holds, and keeps what it has so far.

@@ -36,7 +36,7 @@ def parse(prompt: Any) -> tuple[list[Prompt], bool]:
 
 
 def parse_beginnings(beginning: Any, prompts: int | None, n: int) -> list[list[str | tuple[int, ...] | None]]:
-    """For each prompt one beginning for each of its n paths, None where there is none; ``prompts`` is None for a single prompt.
+    """For each prompt the beginnings of its n paths, None where there is none; ``prompts`` is None for a single prompt.
 
     A list of integers is token ids, for all paths; a list of texts, lists and None has one for each path. For a list of
     prompts, the outer list always goes by prompts.
@@ -59,8 +59,8 @@ def _of_paths(beginning: Any, n: int) -> list[str | tuple[int, ...] | None]:
             one is None or isinstance(one, (str, list, tuple)) for one in beginning):
         return [_one_beginning(beginning)] * n
     if len(beginning) != n:
-        raise ValueError(f"beginning has {len(beginning)} beginnings for n={n} paths: give one for each (None for none), or a "
-                         "text or token ids for all.")
+        raise ValueError(f"beginning has {len(beginning)} beginnings for n={n} paths: give one for each (None for none), or "
+                         "a text or token ids for all.")
     return [_one_beginning(one) for one in beginning]
 
 

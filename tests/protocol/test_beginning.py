@@ -162,7 +162,7 @@ def test_for_a_list_of_prompts_the_outer_list_goes_by_prompts():
                 begun = [segment for segment in path.segments if segment.kind == "beginning"]
                 assert len(begun) == (beginning is not None)
                 assert beginning is None or beginning in (begun[0].text, begun[0].token_ids)
-    with pytest.raises(ValueError, match="a list of 2, one for each prompt .which may be a list of 3, one for each path"):
+    with pytest.raises(ValueError, match=r"a list of 2, one for each prompt \(which may be a list of 3, one for each path"):
         leap.generate([QUESTION, "Name a prime."], n=3, leap=ALONE, sampling=SAMPLING, beginning=[SAID] * 3)
 
 
