@@ -102,7 +102,8 @@ def _matched(table: list[list[bool]]) -> bool:
 def _compared(a: Term, b: Term) -> bool | list[Pair]:
     """The verdict on two terms, or pairs of which one must be equal."""
     places = max(a.places, b.places)
-    if a.unit and b.unit and a.unit != b.unit:
+    units = {unit for term in (a, b) for unit in (term.unit, "%" * term.percent) if unit}
+    if len(units) > 1:
         return False
     if a.equation and b.equation and (a.name != b.name or not a.name):
         return [_pair(a.equation, b.equation, places), _pair(a.equation, f"- ( {b.equation} )", places)]

@@ -283,7 +283,7 @@ class _Writer:
         before = self.written[-1] if self.written else ""
         applies, missing = False, 0
         if token == "{":
-            if self._last != "script" and not self._missing:
+            if self._last != "script" and not self._missing and not self._applies:
                 raise Unreadable
             applies, missing = self._last == "script" and self._applies, max(self._missing - 1, 0)
             command = before if self._last in ("built", "script") else self._command
