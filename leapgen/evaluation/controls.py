@@ -52,8 +52,8 @@ class EqualCost:
     """The budget at which independent paths spend as many tokens as the paths of ``arm`` did.
 
     Tokens are all after the prompt, and those sampled and then discarded, for each path that votes, counted by the study's
-    ``count_with`` if it has one; the mean is over all problems and groups of the study. The budget is the same for all problems. It follows from the finished units of
-    ``independent``:
+    ``count_with`` if it has one; the mean is over all problems and groups of the study. The budget is the same for all
+    problems. It follows from the finished units of ``independent``:
 
     - If these spent as much or more, a smaller budget would have cut them: it is the smallest at which they would have spent
       as much, every path keeping what came after its reasoning.

@@ -68,7 +68,8 @@ def test_equal_cost_goes_by_all_units_and_is_the_same_for_each():
     """Would catch: a budget by problem, which lets a baseline know how hard a problem is."""
     alone = [record("independent", str(i), 0, [1, 0], own=100, reason="forced") for i in range(2)]
     leap = [record("leap", "0", 0, [1, 1], own=90, comment=40, discarded=20), record("leap", "1", 0, [1, 1], own=100)]
-    study = SimpleNamespace(settings=SimpleNamespace(count_with=None), records=lambda arm: {"leap": leap, "independent": alone}[arm],
+    study = SimpleNamespace(settings=SimpleNamespace(count_with=None),
+                            records=lambda arm: {"leap": leap, "independent": alone}[arm],
                             arguments=lambda unit, prepared: {"leap": SimpleNamespace(max_new_tokens=100)})
     budgets = {EqualCost("leap", "independent")(study, Problem(id, "?", "a"), 0)["max_new_tokens"] for id in ("0", "1")}
     assert budgets == {120}  # (2 * 132 + 20 + 2 * 102) / 4 = 122 tokens a path, 2 of them after the reasoning
