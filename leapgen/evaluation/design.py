@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from leapgen.evaluation.records import Record
+from leapgen.evaluation.settings import StudySettings
 from leapgen.evaluation.units import Unit
 from leapgen.protocol.base import Method
 from leapgen.protocol.leap import Leap
@@ -20,6 +21,9 @@ class Finished(Protocol):
 
     @property
     def folder(self) -> Path: ...
+
+    @property
+    def settings(self) -> StudySettings: ...
 
     @property
     def task(self) -> Task: ...
