@@ -20,8 +20,8 @@ class MathGrader:
     r"""Answers are one if they are spelled the same or are the same mathematics: ``\frac{1}{2}`` and ``0.5``.
 
     Words, and whatever is not certain, are compared by spelling. Plain numbers are compared exactly; a decimal of six or
-    more digits is also what rounds to it. Sets, lists, tuples, intervals, matrices and inequalities are compared part by part.
-    A unit or a name (``x = 5``) may be left out, but not be another. ``25\%`` is 0.25 and, as competitions have it, 25.
+    more digits is also what rounds to it. Sets, lists, tuples, intervals, matrices and inequalities are compared part by
+    part. A unit or a name (``x = 5``) may be left out, but not be another. ``25\%`` is 0.25 and, in competitions, 25.
     Everything else goes to math-verify in a process with a limit of processor time; what it does not settle is not the same.
     The relation is symmetric, not transitive.
 

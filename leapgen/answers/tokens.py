@@ -177,6 +177,8 @@ def latex(found: Tokens, rounded: bool = False) -> str:
     found = stripped(found)
     if _power(found) > MAX_POWER:
         raise Unreadable
+    if any(token == "_" and found[i + 1:i + 2] + found[i + 3:i + 4] != ["{", "}"] for i, token in enumerate(found)):
+        raise Unreadable  # an index is one number or letter
     out = _Writer(rounded)
     for token in found:
         out.add(token)

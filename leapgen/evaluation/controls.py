@@ -14,7 +14,7 @@ from leapgen.evaluation.design import Finished
 from leapgen.evaluation.metrics import equal_budget
 from leapgen.evaluation.placebos import Scrambled, Strangers
 from leapgen.evaluation.units import Unit
-from leapgen.tasks.problems import Problem
+from leapgen.tasks.base import Problem
 
 Bank = dict[tuple[int, ...], list[list[str]]]  # summaries by prompt (token ids) and block
 

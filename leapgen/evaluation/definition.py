@@ -15,8 +15,7 @@ from leapgen.config import LeapConfig, config_from, plain_values
 from leapgen.evaluation.design import Arm, depths
 from leapgen.evaluation.settings import StudySettings
 from leapgen.protocol.prompts import PromptSet
-from leapgen.tasks.base import Task
-from leapgen.tasks.problems import Problem
+from leapgen.tasks.base import Problem, Task
 
 FILE = "study.json"
 FORMAT = 1

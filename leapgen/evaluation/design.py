@@ -12,8 +12,7 @@ from leapgen.evaluation.units import Unit
 from leapgen.protocol.base import Method
 from leapgen.protocol.leap import Leap
 from leapgen.record.run import LeapOutput
-from leapgen.tasks.base import Task
-from leapgen.tasks.problems import Problem
+from leapgen.tasks.base import Problem, Task
 
 
 class Finished(Protocol):

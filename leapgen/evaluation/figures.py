@@ -37,15 +37,21 @@ def save_picture(result: Result, draw: Draw, size: tuple[float, float], file: st
     """
     try:
         from matplotlib import rc_context
-        from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError('pictures need matplotlib: pip install "leapgen[eval]".') from error
     with rc_context(STYLE):
-        figure = Figure(figsize=size, layout="constrained")
-        draw(result, figure)
-        figure.suptitle(result.title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
-        _legend(figure, result)
-        figure.savefig(file, dpi=160)
+        drawn(result, draw, size).savefig(file, dpi=160)
+
+
+def drawn(result: Result, draw: Draw, size: tuple[float, float]) -> Any:
+    """The picture as a matplotlib figure, in the style that is set."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    draw(result, figure)
+    figure.suptitle(result.title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
+    _legend(figure, result)
+    return figure
 
 
 def one(panel: Panel) -> Draw:
@@ -123,7 +129,7 @@ def dots(column: str, cost: str = "") -> Panel:
         if cost:
             axes.annotate("tokens\na path", (1.01, 1.0), xycoords="axes fraction", va="bottom", fontsize=8, color=MUTED)
         axes.set_yticks(places, [row.label for row in rows])
-        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
         _measured(axes, result.table.column(column), "x")
 
     return draw
@@ -222,8 +228,8 @@ def _spans(rows: Sequence[Row], column: Column) -> Spans:
 
 def _beside(axes: Any, rows: Sequence[Row], result: Result, column: str, places: Sequence[float] | np.ndarray,
             flat: bool = False) -> None:
-    """The paper's numbers of these rows, where it has them."""
-    numbers = result.published.get(column, {})
+    """The paper's numbers of these rows, where it has them. Its tokens are of another length, and are not drawn."""
+    numbers = result.published.get(column, {}) if result.table.column(column).unit in ("%", "points") else {}
     found = [(place, numbers[row.key]) for row, place in zip(rows, places, strict=True) if row.key in numbers]
     if found:
         where, what = zip(*found, strict=True)
@@ -272,7 +278,7 @@ def _legend(figure: Any, result: Result) -> None:
         entries[f"the paper, in outline ({result.whose})"] = Patch(facecolor="none", edgecolor=MUTED, linewidth=1.6)
     if len(entries) > 1:
         figure.legend(entries.values(), entries.keys(), loc="outside lower center",
-                      ncols=_columns(list(entries), 15 * figure.get_figwidth()))
+                      ncols=_columns(list(entries), 12 * figure.get_figwidth()))
 
 
 def _columns(labels: Sequence[str], letters: float) -> int:

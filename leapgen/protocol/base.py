@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from leapgen.engine import Event
+from leapgen.engine import Sequence as LiveSequence
 from leapgen.protocol.budget import check_prompt
 from leapgen.protocol.path import Path
 from leapgen.protocol.speaker import Speaker
@@ -115,7 +116,7 @@ class Group:
         """The prompt is computed once, and each beginning once behind it, however many paths share them."""
         engine, prompt = self.speaker.engine, self.speaker.prompt
         root = engine.add(prompt, self.speaker.sampling, limit=len(prompt) + 1, ledger=self.ledger, then="reason")
-        trunks = {(): root}
+        trunks: dict[tuple[int, ...], LiveSequence] = {(): root}
         for path in paths:
             beginning = tuple(self.beginnings[path.index])
             if beginning not in trunks:

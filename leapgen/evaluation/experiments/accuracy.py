@@ -19,7 +19,7 @@ from leapgen.evaluation.experiments.measures import (
     tokens,
 )
 from leapgen.evaluation.figures import bars, dots, one, stacked
-from leapgen.evaluation.records import SPENT
+from leapgen.evaluation.records import SPENT, Record
 from leapgen.evaluation.results import Column, Point, Table, rows_of
 from leapgen.evaluation.study import Study
 
@@ -115,8 +115,11 @@ def aha_table(study: Study, plan: Plan) -> Table:
 
 
 def _density(of: Measured, name: str) -> Any:
-    own = BY_KIND["own"]
-    return of.mean(name, lambda record: 1000 * aha(record) / own(record) if own(record) else None)
+    def density(record: Record) -> float | None:
+        own = BY_KIND["own"](record)
+        return 1000 * aha(record) / own if own else None
+
+    return of.mean(name, density)
 
 
 # -- LeaP-T (Table 2) -------------------------------------------------------------------------------------------------

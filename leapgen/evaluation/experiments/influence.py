@@ -11,7 +11,7 @@ from leapgen.evaluation.arms import Arm
 from leapgen.evaluation.experiments.base import ALONE, Experiment, Plan
 from leapgen.evaluation.experiments.measures import Measured, pass_at_1
 from leapgen.evaluation.figures import bars, one, stacked
-from leapgen.evaluation.influence import ProbedRun, propagation, types
+from leapgen.evaluation.influence import ProbedRun, Type, propagation, types
 from leapgen.evaluation.metrics import Estimate, share
 from leapgen.evaluation.placebos import OwnSummary
 from leapgen.evaluation.probed import Probed
@@ -20,7 +20,8 @@ from leapgen.evaluation.results import Column, Row, Table
 from leapgen.evaluation.study import Study
 from leapgen.tasks.base import Problem, Task
 
-KINDS = {"consistent": "consistent", "unaffected": "unaffected", "influenced": "influenced", "changed otherwise": "changed"}
+KINDS: dict[str, Type] = {"consistent": "consistent", "unaffected": "unaffected", "influenced": "influenced",
+                          "changed otherwise": "changed"}
 CHANGES = {"C>C": (True, True), "I>C": (False, True), "I>I": (False, False), "C>I": (True, False)}
 
 
