@@ -21,7 +21,7 @@ STYLE: dict[str, Any] = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.8,
     "axes.titlesize": 9.5, "axes.titlelocation": "left", "legend.frameon": False, "legend.fontsize": 8.5,
     "xtick.major.size": 3, "ytick.major.size": 0}
-PAPER: dict[str, Any] = {"marker": "D", "markersize": 5.5, "markerfacecolor": "none", "markeredgecolor": INK,
+PAPER: dict[str, Any] = {"marker": "D", "markersize": 5.5, "markerfacecolor": "white", "markeredgecolor": INK,
                          "markeredgewidth": 1.1, "linestyle": "none"}
 OUTLINE = "the paper's"
 Draw = Callable[[Result, Any], None]  # into a matplotlib Figure
@@ -252,12 +252,12 @@ def _measured(axes: Any, column: Column, along: str, bars: bool = False) -> None
     getattr(axes, f"set_{along}label")(column.heading)
     axes.grid(axis=along)
     axis = axes.yaxis if along == "y" else axes.xaxis
-    if column.unit != "%":
-        axis.set_major_formatter("{x:,.0f}")
-        if not bars:
-            getattr(axes, f"set_{along}lim")(0, None)
-        return
     low, high = getattr(axes, f"get_{along}lim")()
+    if column.unit != "%":
+        axis.set_major_formatter("{x:,.0f}" if high >= 10 else "{x:g}")
+        if not bars or -low == high:  # nothing but zeros
+            getattr(axes, f"set_{along}lim")(0, None if high > 0.1 else 1)
+        return
     low = 0.0 if bars else max(-2.0, 10 * math.floor(low / 10))
     getattr(axes, f"set_{along}lim")(low, min(104.0 if not bars else 112.0, high))
     axis.set_ticks([tick for tick in range(0, 101, 10 if high - low < 60 else 20) if tick >= low])

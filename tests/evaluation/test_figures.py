@@ -58,8 +58,8 @@ def test_no_label_lies_over_another(shown):
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
-            boxes = [label.get_window_extent() for place, label in zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
-                     if label.get_text() and low <= place <= high]
+            ticks = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
+            boxes = [label.get_window_extent() for place, label in ticks if label.get_text() and low <= place <= high]
             assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]
             assert all(canvas.x0 - 1 <= box.x0 and box.x1 <= canvas.x1 + 1 for box in boxes)
     for legend in figure.legends:

@@ -110,8 +110,9 @@ def aha_table(study: Study, plan: Plan) -> Table:
         "a thousand own tokens": lambda name: _density(of, name), "Pass@1": lambda name: of.mean(name, pass_at_1)})
     words = ", ".join(study.settings.aha)
     columns = (Column("moments", "a path"), Column("change"), Column("a thousand own tokens", "moments"), PASS)
-    return Table(columns, rows,
-                 [f"Counted, in a path's own words alone: {words}."])
+    none = not any(row.values["moments"].mean for row in rows)
+    return Table(columns, rows, [f"Counted, in a path's own words alone: {words}.",
+                                 *(["None of them stands in any path."] if none and rows else [])])
 
 
 def _density(of: Measured, name: str) -> Any:
