@@ -218,9 +218,12 @@ class LeapConfig(PathConfig):
             example). The number of arguments that it needs tells which of the two it is.
         keep_summary: a path keeps its own summary (published behaviour); otherwise only peers see it.
         finished_share: paths that ended their thinking go on sharing; the published code drops them.
-        self_summarize: the model opens ``<summarize>`` itself (LeaP-T models).
+        self_summarize: the model opens ``<summarize>`` itself (LeaP-T models), and waits there.
+        keep_opening: what it opened so stays, and its summary goes on from there; the published code cuts the paragraph away
+            and puts trigger and lead-in in its place, as at the end of an interval.
         explain: put the question into the prompt that explains the tags, and prefill the assistant's opening;
             off for LeaP-T models and independent paths, which get the plain chain-of-thought prompt.
+        start_over: ask in the prompt to start from scratch where the model thinks that it has made a mistake.
         sampling_defaults: fields of ``SamplingConfig`` for runs that are given neither a ``SamplingConfig`` nor an option of
             that name; a mapping, kept as pairs.
 
@@ -237,7 +240,9 @@ class LeapConfig(PathConfig):
     keep_summary: bool = True
     finished_share: bool = False
     self_summarize: bool = False
+    keep_opening: bool = True
     explain: bool = True
+    start_over: bool = False
     sampling_defaults: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
@@ -289,6 +294,16 @@ class LeapConfig(PathConfig):
     def leap_t(cls, **changes: Any) -> LeapConfig:
         """For LeaP-T models (section 4): they open ``<summarize>`` themselves and get the plain prompt."""
         return cls(**{"self_summarize": True, "explain": False, **changes})
+
+    @classmethod
+    def official_leap_t(cls, **changes: Any) -> LeapConfig:
+        """LeaP-T models as the published code runs them: ``official``, and what they open themselves is cut away."""
+        return cls.leap_t(**{"keep_opening": False, "similarity": "indel", "sampling_defaults": {"min_p": 0.05}, **changes})
+
+    @classmethod
+    def retry(cls, **changes: Any) -> LeapConfig:
+        """Independent paths that are asked to start from scratch if they have erred: a baseline of the published code."""
+        return cls.independent(**{"start_over": True, **changes})
 
     @classmethod
     def independent(cls, **changes: Any) -> LeapConfig:

@@ -16,6 +16,7 @@ from transformers import GenerationConfig, TemperatureLogitsWarper
 from leapgen.config import EngineConfig, LeapConfig, SamplingConfig, plain_values, split_options, unknown_options
 from leapgen.generator import LeapGenerator
 from leapgen.options import RENAMED
+from leapgen.terminal.options import PRESETS
 
 NAN, INF = float("nan"), float("inf")
 NOT_POSITIVE = [0, -1, 1.0, 1.5, True, "1", NAN, [1]]
@@ -54,7 +55,8 @@ REFUSED = {
 }
 # These two kinds of setting have tests of their own below.
 SWITCHES = {SamplingConfig: ["logprobs"], EngineConfig: ["kernels", "graphs"], LeapConfig: [
-    "keep_summary", "finished_share", "self_summarize", "explain", "force_answer", "write_answer", "ignore_eos"]}
+    "keep_summary", "finished_share", "self_summarize", "keep_opening", "explain", "start_over", "force_answer", "write_answer",
+    "ignore_eos"]}
 MARKERS = {SamplingConfig: [], EngineConfig: [], LeapConfig: ["think_start", "think_end"]}
 CONFIGS = list(REFUSED)
 
@@ -237,14 +239,17 @@ def test_the_defaults_are_the_papers():
     (LeapConfig.single(2048), {"blocks": (0,), "interval": 2048}),
     (LeapConfig.single(2048, paths=1), {"blocks": (0,), "interval": 2048, "paths_after": 1}),
     (LeapConfig.leap_t(), {"self_summarize": True, "explain": False}),
+    (LeapConfig.official_leap_t(), {"self_summarize": True, "keep_opening": False, "explain": False, "similarity": "indel",
+                                    "sampling_defaults": (("min_p", 0.05),)}),
     (LeapConfig.independent(), {"max_blocks": 0, "explain": False}),
+    (LeapConfig.retry(), {"max_blocks": 0, "explain": False, "start_over": True}),
 ])
 def test_a_preset_departs_from_the_paper_in_what_it_names_alone(preset, departs):
     """Would catch: a preset that changes the budget or the sampling on the side."""
     assert difference(preset) == departs
 
 
-@pytest.mark.parametrize("preset", ["paper", "official", "single", "leap_t", "independent"])
+@pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_takes_changes_and_checks_them(preset):
     """Would catch: changes that lose to the preset or go round the checks."""
     make = getattr(LeapConfig, preset)

@@ -117,7 +117,7 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str | Messages, le
     Raises:
         ValueError: an empty prompt, or messages without a user message at their end.
     """
-    template = prompts.explanation if leap.explain else prompts.plain
+    template = (prompts.explanation if leap.explain else prompts.plain) + (prompts.start_over if leap.start_over else "")
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
     if not messages or messages[-1].get("role") != "user" or not isinstance(messages[-1].get("content"), str):
         raise ValueError("prompt must end with a user message whose content is a string, such as "

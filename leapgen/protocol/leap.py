@@ -79,7 +79,7 @@ class Leap(Protocol):
             return
         for path in waiting:
             opening: list[int] = []
-            if path.paused_at is None:
+            if path.paused_at is None or not self.config.keep_opening:
                 path.cut()
                 opening = exchange.opening(path, block)
             if path.can_write(opening):

@@ -123,8 +123,8 @@ class Path:
         self.speaker.engine.pause(self.live)
 
     def cut(self) -> None:
-        """Back to the last blank line of what it said since it last read something."""
-        count = self.transcript.after_blank_line()
+        """Back to the last blank line of what it said since it last read something; else to what it was paused at."""
+        count = self.transcript.after_blank_line() or self.transcript.after(self.paused_at)
         if count:
             self._ledger.discarded += count
             self.speaker.engine.crop(self.live, len(self.live) - count)

@@ -57,6 +57,13 @@ class Transcript:
             return 0
         return len(self.text) - self.text.last_blank_line(len(self.text) - len(self.segments[-1].token_ids))
 
+    def after(self, wanted: str | None) -> int:
+        """Tokens of the newest own words from where ``wanted`` last stands in them; 0 if it does not."""
+        if not wanted or not self.segments or self.segments[-1].kind != "own":
+            return 0
+        found = self.text.text.rfind(wanted, len(self.text.text) - len(self.segments[-1].text))
+        return len(self.text) - self.text.tokens_before(found) if found >= 0 else 0
+
     def crop_last(self, count: int) -> str:
         """Takes the last ``count`` tokens off the last segment; returns the text that goes with them."""
         segment, text = self.segments[-1], self.text.text

@@ -14,7 +14,7 @@ from leapgen.config import ROUTERS, SIMILARITIES, EngineConfig, LeapConfig, Samp
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
-PRESETS = ("paper", "official", "single", "leap_t", "independent")
+PRESETS = ("paper", "official", "single", "leap_t", "official_leap_t", "independent", "retry")
 TITLES = {LeapConfig: "protocol", SamplingConfig: "sampling", EngineConfig: "engine"}
 CHOICES = {"router": ROUTERS, "similarity": SIMILARITIES}
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -68,7 +68,8 @@ def suggest(options: argparse.Namespace, values: Mapping[str, Any]) -> None:
 def add_preset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", choices=PRESETS, default="paper", type=lambda name: name.replace("-", "_"),
                         help="protocol settings to start from: the paper's, the published code's, one block (LeaP-S), for "
-                             "LeaP-T models, or no blocks at all; options below change them (default: paper)")
+                             "LeaP-T models (ours, the published code's), no blocks at all, or no blocks and a prompt that "
+                             "asks to start over after a mistake; options below change them (default: paper)")
 
 
 def leap_config(options: argparse.Namespace, defaults: Mapping[str, Any] | None = None) -> LeapConfig:

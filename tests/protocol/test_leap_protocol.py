@@ -4,7 +4,7 @@ import pytest
 import torch
 from leap_run import LEAP, QUESTION, SAMPLING, generator
 
-from leapgen import EngineConfig, LeapConfig, PromptSet
+from leapgen import EngineConfig, LeapConfig, PromptSet, stopping
 
 
 class Script:
@@ -53,6 +53,29 @@ def test_a_summary_the_model_opens_itself_gets_no_trigger():
         assert path.segments[1].text.endswith(" So <summarize>") and path.count("own") > 30
         assert len(output.blocks[0].routes[path.index]) == 2
     assert output.ledger.prefilled == output.ledger.prompt + output.ledger.injected
+
+
+@pytest.mark.parametrize(("said", "kept"), [(" So <summarize>", " So"), ("One.\n\nTwo <summarize>", "One.\n\n")],
+                         ids=["no blank line", "a blank line"])
+def test_a_summary_the_model_opens_itself_is_cut_where_the_published_code_cuts_it(said, kept):
+    """Would catch: a tag that is opened twice, trigger behind half a paragraph, cut tokens that nobody counts or tells."""
+    leap = generator()
+    config = LeapConfig.official_leap_t(interval=30, max_new_tokens=60, summary_tokens=8, top_k_peers=2, max_blocks=1,
+                                        forced_answer_tokens=6, written_answer_tokens=8, min_new_tokens=60)
+    script = Script(leap, said, at=3)
+    output = run(leap, script, config=config)
+    assert len(output.blocks) == 1
+    for path in output.paths:
+        assert kinds(path)[:4] == ["prompt", "own", "trigger", "summary"]
+        assert path.segments[1].text.endswith(kept) and "<summarize>" not in path.segments[1].text
+        assert path.segments[2].text.count("<summarize>") == 1
+    assert output.ledger.discarded >= 3
+    assert output.ledger.prefilled == output.ledger.prompt + output.ledger.injected
+    for stop in (12, 25, 40):
+        part = run(leap, script, config=config, until=stopping.token_limit(stop))
+        assert not part.finished
+        resumed = leap.resume(part, sampling=SAMPLING.replace(logits_processors=(script,), top_k=None, top_p=1.0))
+        assert [path.token_ids for path in resumed.paths] == [path.token_ids for path in output.paths]
 
 
 def test_a_summary_the_model_closes_is_not_closed_again():

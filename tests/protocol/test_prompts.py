@@ -99,7 +99,8 @@ def test_a_part_of_the_wrong_form_is_refused_by_name(name, value):
         PromptSet(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["nudge", "no_comments", "explanation", "plain", "opening", "forced_answer", "answer_lead"])
+@pytest.mark.parametrize("name", ["nudge", "no_comments", "explanation", "plain", "start_over", "opening", "forced_answer",
+                                  "answer_lead"])
 def test_a_sentence_that_is_no_string_is_refused_by_name(name):
     """Would catch: ``"nudge": null`` in a JSON file that puts the word None into every path, or fails in the last round."""
     for value in (None, 5, ["{question}"]):
@@ -270,6 +271,16 @@ def test_a_tokenizer_without_a_template_gets_the_text_as_it_is():
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}]
     explained = PROMPTS.explanation.replace("{question}", "2 + 2?")
     assert text_of(tokenizer, messages, EXPLAINED) == f"Be brief.\n\n{explained}\n\n{PROMPTS.opening}"
+
+
+def test_who_may_start_over_is_told_so_at_the_end_of_the_prompt():
+    """Would catch: the retry baseline run with the plain prompt; the sentence told to those it is not meant for."""
+    tokenizer = tiny_tokenizer.byte_level()
+    retry, plain, explained = (tokenizer.decode(prompt_tokens(tokenizer, "2 + 2?", preset(), PROMPTS, ""))
+                               for preset in (LeapConfig.retry, LeapConfig.independent, LeapConfig.paper))
+    asked = PROMPTS.plain.replace("{question}", "2 + 2?") + PROMPTS.start_over
+    assert asked in retry and retry.replace(PROMPTS.start_over, "") == plain
+    assert PROMPTS.start_over not in plain + explained
 
 
 @pytest.mark.parametrize("template", [None, "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}"])
