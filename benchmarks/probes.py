@@ -2,9 +2,9 @@
 
     python benchmarks/probes.py --model smollm2 --interval 4096 --json benchmarks/results/probes.json
 
-Paths reason to the end of their budgets. Three arms: no probes; answers before and after the comment and at the end; all that
-there is, with scores of the answers in question, a placebo and a curve of four shares. A forward pass computes probes and paths
-together, so a probe's time is its share of each pass, by tokens; the wall clock of the whole run stands beside it.
+Paths reason to the end of their budgets. Three arms: no probes; answers before and after the comment and at the end; all
+that there is, with scores of the answers in question, a placebo and a curve of four shares. A forward pass computes probes
+and paths together, so a probe's time is its share of each pass, by tokens; the wall clock of the whole run stands beside it.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from leapgen.terminal.eval import add_study, check_study, read_task, study_setti
 from leapgen.terminal.options import Commands, leap_config, suggest
 from leapgen.terminal.screen import Screen
 from leapgen.terminal.signals import Signals
-from leapgen.validation import require
 
 if TYPE_CHECKING:
     from leapgen.evaluation.experiments import Experiment, Plan
@@ -93,10 +92,10 @@ def _own(options: argparse.Namespace, chosen: Experiment) -> dict[str, Any]:
         raise ValueError(f"experiment {chosen.name} has no --{other[0]}; it has "
                          f"{', '.join(f'--{name}' for name in chosen.options) or 'no options of its own'}.")
     for name, value in given.items():
-        if name == "fraction":
-            require(0 < value < 1, name, value, "a number between 0 and 1")
-        elif name in LEAST:
-            require(value >= LEAST[name], name, value, f"an integer >= {LEAST[name]}")
+        if name == "fraction" and not 0 < value < 1:
+            raise ValueError(f"--{name} {value} is not allowed: it must be between 0 and 1.")
+        if name in LEAST and value < LEAST[name]:
+            raise ValueError(f"--{name} {value} is not allowed: it must be at least {LEAST[name]}.")
     return {**chosen.options, **given}
 
 

@@ -319,8 +319,8 @@ def test_kinds_of_communication_are_told_by_answers():
 
 
 def test_a_peer_that_has_ended_holds_its_last_answer():
-    """Would catch: summaries of finished peers, whose only probe is at their end, influencing nobody."""
-    taken = [probe("end", 1, "b"), *at_block(1, 0, "a", "b", [1])]
+    """Would catch: finished peers, who are not probed at a block any more, influencing nobody."""
+    taken = [probe("end", 1, "b"), *at_block(1, 0, "a", "yes", [1])]
     chosen = experiment("types")
     study = Synthetic(task(1), [record("leap", 0, "++", probes={"taken": taken})])
     assert means(chosen.summarize(study, plan(chosen)), "2")["influenced"] == 100

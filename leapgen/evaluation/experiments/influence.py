@@ -15,10 +15,8 @@ from leapgen.evaluation.influence import ProbedRun, Type, propagation, types
 from leapgen.evaluation.metrics import Estimate, share
 from leapgen.evaluation.placebos import OwnSummary
 from leapgen.evaluation.probed import Probed
-from leapgen.evaluation.probes import probes_of
 from leapgen.evaluation.results import Column, Row, Table
 from leapgen.evaluation.study import Study
-from leapgen.tasks.base import Problem, Task
 
 KINDS: dict[str, Type] = {"consistent": "consistent", "unaffected": "unaffected", "influenced": "influenced",
                           "changed otherwise": "changed"}
@@ -26,14 +24,9 @@ CHANGES = {"C>C": (True, True), "I>C": (False, True), "I>I": (False, False), "C>
 
 
 def probed_runs(study: Study, arm: str) -> list[ProbedRun]:
-    """The runs of an arm; answers are one if the task takes them for one."""
-    def same(task: Task, problem: Problem, known: str, answer: str) -> bool:
-        return task.grade(problem, answer) if known == problem.answer else len(task.groups(problem, [known, answer])) == 1
-
+    """The runs of an arm that have paths."""
     problems = {problem.id: problem for problem in study.problems}
-    return [ProbedRun(record.problem, problems[record.problem].answer, probes_of(record.probes),
-                      [path.answer for path in record.paths], partial(same, study.task, problems[record.problem]))
-            for record in study.records(arm) if record.paths]
+    return [ProbedRun.of(study.task, problems[record.problem], record) for record in study.records(arm) if record.paths]
 
 
 # -- kinds of communication (Fig. 9) ----------------------------------------------------------------------------------
