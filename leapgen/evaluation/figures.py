@@ -15,7 +15,7 @@ INK, MUTED, GRID = "#1f2328", "#6a7078", "#e3e6ea"
 COLOURS = ("#2f6fb2", "#9aa3ad", "#d9822b", "#3f9470", "#8a63ab", "#c4515a")  # first: what is asked about; second: without
 KIND_COLOURS = {"own": COLOURS[0], "summaries": COLOURS[2], "peers' words": COLOURS[3], "consistent": COLOURS[3],
                 "unaffected": COLOURS[1], "influenced": COLOURS[0], "changed otherwise": COLOURS[2]}
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {  # of matplotlib's own names
     "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white", "font.size": 9.5,
     "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": MUTED,
     "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.8,
@@ -74,7 +74,7 @@ def curve(column: str, label: str = "with peers", also: Mapping[str, str] | None
         rows = [row for row in result.table.rows if row.x is not None]
         for (name, said), colour in zip([(column, label), *(also or {}).items()], COLOURS, strict=False):
             there = [row for row in rows if name in row.values]
-            x = [row.x for row in there]
+            x = [row.x for row in there if row.x is not None]
             means, below, above = _spans(there, result.table.column(name))
             axes.errorbar(x, means, yerr=[below, above], color=colour, marker="o", markersize=5, linewidth=1.8, capsize=2.5,
                           elinewidth=1, label=said)
