@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 
 from leapgen import EngineConfig, LeapConfig, LeapGenerator, LeapOutput
 from leapgen.evaluation.placebos import OwnSummary, Strangers
-from leapgen.models import FOLDER, bundled_model, bundled_models
+from leapgen.models import FOLDER, bundled_model, bundled_models, model_path
 from leapgen.protocol.chat import prompt_tokens
 from leapgen.protocol.leap import Leap
 from leapgen.protocol.prompts import PromptSet
@@ -119,6 +119,15 @@ def test_missing_and_damaged_files_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["maze", "maze-leap-t"])
+def test_a_folder_of_results_hides_no_model_of_its_name(tmp_path, monkeypatch):
+    """Would catch: ``leapgen eval --model maze --output maze``, which works once and then loads its own results as a model."""
+    (tmp_path / "maze").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert model_path("maze") == str(FOLDER / "maze")
+    (tmp_path / "maze" / "config.json").write_text("{}")
+    assert model_path("maze") == "maze"
+
+
 def test_its_tokenizer_is_the_one_its_training_would_build_today(name):
     """Would catch: a sentence of the protocol changed, which the model would get in bytes it was not trained to read."""
     tokenizer = AutoTokenizer.from_pretrained(FOLDER / name)
