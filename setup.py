@@ -33,7 +33,7 @@ setup(
     packages=[*find_packages(include=["leapgen", "leapgen.*"]), *find_packages("kernels")],
     package_dir={"leapgen_kernels": "kernels/leapgen_kernels"},
     ext_modules=[cpu_kernels],
-    package_data={"leapgen": ["py.typed", "hub/*/*", "models/*/*", "viewer/*.html", "viewer/*.css", "viewer/*.js"]},
+    package_data={"leapgen": ["py.typed", "hub/*/*", "integrations/lm_eval/tasks/*.yaml", "models/*/*", "viewer/*.html", "viewer/*.css", "viewer/*.js"]},
     install_requires=[
         "torch>=2.11",
         "transformers>=5",
@@ -59,5 +59,9 @@ setup(
         "flash": ["flash-attn>=2.7"],
         "docs": ["sphinx>=9", "furo>=2025.12", "myst-parser>=5"],
     },
-    entry_points={"console_scripts": ["leapgen=leapgen.terminal.cli:main"]},
+    entry_points={
+        "console_scripts": ["leapgen=leapgen.terminal.cli:main"],
+        "lm_eval.models": ["leapgen=leapgen.integrations.lm_eval:LeapLM"],
+        "inspect_ai": ["leapgen=leapgen.integrations.inspect_ai"],
+    },
 )

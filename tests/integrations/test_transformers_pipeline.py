@@ -39,7 +39,7 @@ def test_tokens_are_those_of_the_generator(pipe, generator):
     output = generator.generate(QUESTIONS[0], n=4, seed=5, **MAZE_SETTINGS)
     assert tokens(records) == [path.token_ids for path in output.paths]
     assert [record["answer"] for record in records] == output.answers
-    assert records[0]["generated_text"] == QUESTIONS[0] + output.paths[0].own_text
+    assert records[0]["generated_text"] == QUESTIONS[0] + output.paths[0].said
     assert records[0]["run"].majority() == output.majority()
 
 

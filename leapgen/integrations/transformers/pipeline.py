@@ -31,7 +31,7 @@ def register() -> None:
 class LeapPipeline(Pipeline):
     """Takes questions, chats, lists, datasets and generators of them; ``batch_size`` questions go side by side.
 
-    A question's records, one for each path: ``generated_text`` (question and the path's own words, or the chat with one
+    A question's records, one for each path: ``generated_text`` (question and the words it said itself, or the chat with one
     more message), ``answer``, ``path`` (its index), ``run`` (the question's ``LeapOutput``, the same in all).
 
     Keywords, when the pipeline is made or called: ``n`` or ``num_return_sequences`` (default 32), ``seed`` (of several equal
@@ -70,7 +70,7 @@ class LeapPipeline(Pipeline):
                 return own
             return prompt + own if isinstance(prompt, str) else [*prompt, {"role": "assistant", "content": own}]
 
-        return [{"generated_text": text(path.own_text), "answer": path.answer, "path": path.index, "run": output}
+        return [{"generated_text": text(path.said), "answer": path.answer, "path": path.index, "run": output}
                 for path in output.paths]
 
     def get_iterator(self, inputs: Iterable[Any], num_workers: int, batch_size: int, preprocess_params: dict[str, Any],
