@@ -33,7 +33,8 @@ setup(
     packages=[*find_packages(include=["leapgen", "leapgen.*"]), *find_packages("kernels")],
     package_dir={"leapgen_kernels": "kernels/leapgen_kernels"},
     ext_modules=[cpu_kernels],
-    package_data={"leapgen": ["py.typed", "hub/*/*", "integrations/lm_eval/tasks/*.yaml", "models/*/*", "viewer/*.html", "viewer/*.css", "viewer/*.js"]},
+    package_data={"leapgen": ["py.typed", "hub/*/*", "integrations/lm_eval/tasks/*.yaml", "models/*/*", "viewer/*.html",
+                              "viewer/*.css", "viewer/*.js"]},
     install_requires=[
         "torch>=2.11",
         "transformers>=5",

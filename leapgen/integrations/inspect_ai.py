@@ -1,13 +1,14 @@
-"""The provider ``leapgen/...`` of inspect-ai: a sample's choices are the paths, choice 0 the one that stands for the vote."""
+"""The provider ``leapgen/...`` of inspect-ai: a sample's choices are its paths, the first stands for the vote."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from functools import partial
+from copy import copy
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.from_thread
 import anyio.to_thread
 from inspect_ai.model import (
     ChatCompletionChoice,
@@ -32,9 +33,11 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 from leapgen.config import EngineConfig, LeapConfig, SamplingConfig, split_options
 from leapgen.generator import LeapGenerator
 from leapgen.record.run import LeapOutput, PathOutput
+from leapgen.session import Run
 
 _REFUSED = ("best_of", "frequency_penalty", "presence_penalty", "logit_bias", "top_logprobs", "prompt_logprobs",
-            "response_schema", "reasoning_effort", "reasoning_tokens", "extra_body", "modalities", "fallback_models", "batch")
+            "response_schema", "reasoning_effort", "reasoning_tokens", "extra_body", "modalities", "fallback_models",
+            "batch")
 _OPTIONS = {"max_tokens": "max_new_tokens", "stop_seqs": "stop_strings", "temperature": "temperature", "top_p": "top_p",
             "top_k": "top_k"}
 _STOPS: dict[str | None, StopReason] = {"stop": "stop", "stop_string": "stop", "forced": "stop", "length": "max_tokens"}
@@ -48,7 +51,7 @@ class LeapAPI(ModelAPI):
         outputs: a folder where each sample's run is saved.
         max_connections: samples side by side.
         dtype, device: of the model.
-        options: fields of ``LeapConfig``, ``SamplingConfig`` and ``EngineConfig``; ``leap`` as of ``LeapGenerator.generate``.
+        leap, options: as of ``LeapGenerator.generate``; fields of ``EngineConfig``, too.
 
     Raises:
         ValueError, TypeError: an argument that is not allowed.
@@ -64,7 +67,7 @@ class LeapAPI(ModelAPI):
         self.generator = LeapGenerator.from_pretrained(model_name, engine=EngineConfig(**engine), dtype=dtype, **where)
         self.n, self.leap, self._options = n, leap, {**leap_options, **sampling_options}
         self.outputs = None if outputs is None else Path(outputs)
-        self._side_by_side = max_connections
+        self._side_by_side, self._threads = max_connections, anyio.CapacityLimiter(1024)  # inspect limits connections
         self.generator.settings(leap, None, self._options)  # refused now, and not at the first sample
 
     def max_connections(self) -> int:
@@ -84,20 +87,20 @@ class LeapAPI(ModelAPI):
             raise ValueError(f"tools cannot be honoured ({', '.join(tool.name for tool in tools)}): paths reason in text.")
         messages = [{"role": message.role, "content": message.text} for message in input]
         for message in input:
-            if not isinstance(message.content, str) and any(part.type not in ("text", "reasoning") for part in message.content):
+            parts = [] if isinstance(message.content, str) else message.content
+            if any(part.type not in ("text", "reasoning") for part in parts):
                 raise ValueError("messages with images, audio or files cannot be honoured: paths read text.")
         n, seed = config.num_choices or self.n, config.seed or 0
         leap, sampling = self._settings(config, n)
-        output = await anyio.to_thread.run_sync(partial(
-            self.generator.generate, messages, n, leap=leap, sampling=sampling, seed=seed, progress=False),
-            abandon_on_cancel=False)
+        with self.generator.stream(messages, n, leap=leap, sampling=sampling, seed=seed) as run:
+            output = await anyio.to_thread.run_sync(_followed, run, limiter=self._threads)
         return self._answered(output, bool(config.logprobs))
 
     def _settings(self, config: GenerateConfig, n: int) -> tuple[LeapConfig, SamplingConfig]:
         for name in _REFUSED:
             if getattr(config, name, None) not in (None, False):
-                raise ValueError(f"{name}={getattr(config, name)!r:.80} cannot be honoured: leave it out. Model arguments (-M) "
-                                 "take every field of LeapConfig and SamplingConfig.")
+                raise ValueError(f"{name}={getattr(config, name)!r:.80} cannot be honoured: leave it out. Model arguments "
+                                 "(-M) take every field of LeapConfig and SamplingConfig.")
         options = dict(self._options)
         for name, option in _OPTIONS.items():
             value = getattr(config, name)
@@ -141,6 +144,13 @@ class LeapAPI(ModelAPI):
                 return str(file)
 
 
+def _followed(run: Run) -> LeapOutput:
+    """In a thread, until inspect gives the sample up."""
+    for _ in run:
+        anyio.from_thread.check_cancelled()
+    return run.output(0)
+
+
 def _choice(path: PathOutput, logprobs: bool) -> ChatCompletionChoice:
     """What the path says and reads up to its answer is reasoning; the answer, or all it said itself, is its text."""
     before = [segment for segment in path.segments if segment.kind in ("beginning", "own", "trigger", "summary", "comment")]
@@ -164,37 +174,26 @@ def leapgen() -> type[ModelAPI]:
     return LeapAPI
 
 
-def _over_paths(inner: Scorer) -> Any:
-    """Scores each choice of a sample by another scorer, as if it were the only one."""
-    async def score(state: TaskState, target: Target) -> tuple[list[Score], list[float]]:
-        scores = []
-        for choice, votes in zip(state.output.choices, _votes(state), strict=True):
-            if votes:
-                alone = state.output.model_copy(update={"choices": [choice]})
-                twin = TaskState(state.model, state.sample_id, state.epoch, state.input, state.messages,
-                                 target=state.target, choices=[one.value for one in state.choices] or None, output=alone,
-                                 metadata=state.metadata)
-                scores.append(await inner(twin, target))
-        to_float = value_to_float()
-        return [one for one in scores if one is not None], [to_float(one.value) for one in scores if one is not None]
-
-    return score
-
-
-def _votes(state: TaskState) -> Sequence[bool]:
-    told = (state.output.metadata or {}).get("leapgen", {})
-    votes: Sequence[bool] = told.get("votes") or [True] * len(state.output.choices)
-    return votes
-
-
 @scorer(metrics=[mean(), stderr()])
 def leap_pass_at_1(inner: Scorer) -> Scorer:
-    """Pass@1: the share of a sample's paths that ``inner`` finds right. inspect's own reducers see one score a sample."""
-    each = _over_paths(inner)
+    """Pass@1: the share of a sample's paths that ``inner`` finds right.
+
+    Scorers of inspect's own look at the first choice, the vote, and its reducers see one score a sample.
+    """
+    to_float = value_to_float()
 
     async def score(state: TaskState, target: Target) -> Score:
-        scores, values = await each(state, target)
-        return Score(value=sum(values) / len(values) if values else 0.0, answer=state.output.completion,
-                     metadata={"paths": values, "answers": [one.answer for one in scores]})
+        told = (state.output.metadata or {}).get("leapgen", {})
+        votes = told.get("votes") or [True] * len(state.output.choices)
+        values, answers = [], []
+        for choice, counts in zip(state.output.choices, votes, strict=True):
+            if counts:
+                alone = copy(state)
+                alone.output = state.output.model_copy(update={"choices": [choice], "completion": choice.message.text})
+                found = await inner(alone, target)
+                values.append(0.0 if found is None else to_float(found.value))
+                answers.append(None if found is None else found.answer)
+        return Score(value=sum(values) / len(values), answer=state.output.completion,
+                     metadata={"paths": values, "answers": answers})
 
     return score

@@ -101,7 +101,8 @@ def test_the_command_line_gives_the_same_table(folder, expected):
 def test_smollm2_says_the_same_in_lm_eval(smollm2):
     """Would catch: a chat of lm-eval's whose question misses the chat template."""
     lm = LeapLM(smollm2, seed=3, **SMALL)
-    texts = lm.generate_until(instance(lm.apply_chat_template([{"role": "user", "content": QUESTION}]), 2), disable_tqdm=True)
+    chat = lm.apply_chat_template([{"role": "user", "content": QUESTION}])
+    texts = lm.generate_until(instance(chat, 2), disable_tqdm=True)
     assert texts == [path.said for path in smollm2.generate(QUESTION, n=2, seed=3, **SMALL).paths]
 
 
@@ -153,7 +154,8 @@ class TestLogLikelihoods:
     def test_a_multiple_choice_task_is_scored(self, folder, maze, hf):
         """Would catch: choices of one question mixed up where they share their context."""
         (folder / "choices.jsonl").write_text("".join(json.dumps(
-            {"q": f"At {word}:", "c": [" 1: mule", " 2: crab", " dead end"], "a": 1}) + "\n" for word in ("owl", "mule", "fig")))
+            {"q": f"At {word}:", "c": [" 1: mule", " 2: crab", " dead end"], "a": 1}) + "\n"
+            for word in ("owl", "mule", "fig")))
         (folder / "choices.yaml").write_text(
             f"task: choices\ndataset_path: json\ndataset_kwargs:\n  data_files:\n    test: {folder}/choices.jsonl\n"
             "test_split: test\noutput_type: multiple_choice\ndoc_to_text: '{{q}}'\ndoc_to_choice: '{{c}}'\n"
