@@ -53,6 +53,8 @@ setup(
                  "datasets>=5", "math-verify>=0.9", "reasoning-gym>=0.1.25",
                  "triton>=3.6,<3.10; sys_platform == 'linux'"],
         "test-integrations": ["lm-eval>=0.4.13", "inspect-ai>=0.3.285"],
+        "lm-eval": ["lm-eval>=0.4.13"],
+        "inspect": ["inspect-ai>=0.3.285"],
         "demo": ["gguf>=0.10"],
         "eval": ["datasets>=5", "math-verify>=0.9"],
         "gym": ["reasoning-gym>=0.1.25"],

@@ -63,7 +63,7 @@ class LeapAPI(ModelAPI):
                  **options: Any) -> None:
         super().__init__(model_name, base_url, api_key, [], config)
         engine, leap_options, sampling_options = split_options(options, EngineConfig, LeapConfig, SamplingConfig)
-        where = {} if device is None else {"device_map": device}
+        where: dict[str, Any] = {} if device is None else {"device_map": device}
         self.generator = LeapGenerator.from_pretrained(model_name, engine=EngineConfig(**engine), dtype=dtype, **where)
         self.n, self.leap, self._options = n, leap, {**leap_options, **sampling_options}
         self.outputs = None if outputs is None else Path(outputs)
@@ -74,7 +74,7 @@ class LeapAPI(ModelAPI):
         return self._side_by_side
 
     def connection_key(self) -> str:
-        return self.model_name
+        return str(self.model_name)
 
     async def generate(self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice,
                        config: GenerateConfig) -> ModelOutput:

@@ -87,8 +87,8 @@ def test_the_command_line_finds_the_provider(tmp_path):
         "from inspect_ai.scorer import includes\n\n@task\ndef mazes():\n"
         f"    return Task(dataset=MemoryDataset([Sample(input={MAZES[0].question!r}, target='x')]), scorer=includes())\n")
     options = [part for name, value in MAZE_SETTINGS.items() for part in ("-M", f"{name}={str(value).lower()}")]
-    done = subprocess.run([sys.executable, "-m", "inspect_ai", "eval", "task.py", "--model", "leapgen/maze", "--display", "plain",
-                           "--num-choices", "3", "-M", "outputs=runs", *options, "--log-dir", "logs"],
+    done = subprocess.run([sys.executable, "-m", "inspect_ai", "eval", "task.py", "--model", "leapgen/maze",
+                           "--display", "plain", "--num-choices", "3", "-M", "outputs=runs", *options, "--log-dir", "logs"],
                           cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (file,) = (tmp_path / "logs").iterdir()
@@ -123,7 +123,8 @@ def test_a_sample_that_is_given_up_frees_its_pages(model):
     """Would catch: a run that goes on, and holds pages, after inspect's time limit."""
     async def give_up():
         with anyio.fail_after(0.2):
-            await model.api.generate([ChatMessageUser(content=MAZES[0].question)], [], "auto", GenerateConfig(num_choices=16))
+            question = [ChatMessageUser(content=MAZES[0].question)]
+            await model.api.generate(question, [], "auto", GenerateConfig(num_choices=16))
 
     with pytest.raises(TimeoutError):
         asyncio.run(give_up())

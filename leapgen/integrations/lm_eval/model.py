@@ -38,7 +38,7 @@ class Chat(str):
 
 
 @register_model("leapgen")
-class LeapLM(TemplateLM):  # type: ignore[misc]
+class LeapLM(TemplateLM):
     """Runs LeaP on a task's questions.
 
     A request that a task repeats n times is one group of n paths. With ``paths`` a request that is made once is a group
@@ -71,10 +71,10 @@ class LeapLM(TemplateLM):  # type: ignore[misc]
             self.generator = pretrained
         else:
             there = torch.cuda.is_available() or not str(device).startswith("cuda")  # lm-eval says cuda where nobody says it
-            where = {"device_map": str(device)} if device is not None and there else {}
-            remote = {"trust_remote_code": True} if trust_remote_code else {}
-            self.generator = LeapGenerator.from_pretrained(pretrained, engine=EngineConfig(**engine), dtype=dtype, **where,
-                                                           **remote)
+            options = {"device_map": str(device)} if device is not None and there else {}
+            if trust_remote_code:
+                options["trust_remote_code"] = True
+            self.generator = LeapGenerator.from_pretrained(pretrained, engine=EngineConfig(**engine), dtype=dtype, **options)
         self.batch_size, self.paths, self.seed, self.leap = int(batch_size), paths, seed, leap
         self.tokenizer = self.generator.tokenizer
         self.outputs = None if outputs is None else Path(outputs)
@@ -162,10 +162,9 @@ class LeapLM(TemplateLM):  # type: ignore[misc]
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> Tokens:
         """As lm-eval's own models: with the tokenizer's special tokens, unless the text begins with them already."""
-        if add_special_tokens is None and string.startswith(self.tokenizer.decode([self.prefix_token_id])):
+        if add_special_tokens is None and string.startswith(str(self.tokenizer.decode([self.prefix_token_id]))):
             add_special_tokens = False
-        extra = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
-        return [int(token) for token in self.tokenizer.encode(string, **extra)]
+        return [int(token) for token in self.tokenizer.encode(string, add_special_tokens=add_special_tokens is not False)]
 
     def _rendered(self, chat: str) -> str:
         messages = json.loads(chat)
@@ -191,7 +190,7 @@ class LeapLM(TemplateLM):  # type: ignore[misc]
         return totals
 
     def _loglikelihood_tokens(self, requests: list[tuple[tuple[str, str], Tokens, Tokens]], disable_tqdm: bool = False,
-                              **_: Any) -> list[tuple[float, bool]]:
+                              **options: Any) -> list[tuple[float, bool]]:
         """Each context is computed once for all continuations that follow it in a row."""
         results: list[tuple[float, bool]] = []
         engine, bar = self.generator.engine, tqdm(total=len(requests), desc="log-likelihoods", disable=disable_tqdm)

@@ -14,7 +14,7 @@ KEEP_ALL = "leap_all_paths"
 
 
 @register_filter(KEEP_ALL)
-class AllPaths(Filter):  # type: ignore[misc]
+class AllPaths(Filter):
     """Hands every repeat's text on; the filters of lm-eval hand on the first, or the first k."""
 
     def apply(self, resps: Any, docs: Any) -> list[Sequence[str]]:
