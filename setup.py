@@ -33,7 +33,8 @@ setup(
     packages=[*find_packages(include=["leapgen", "leapgen.*"]), *find_packages("kernels")],
     package_dir={"leapgen_kernels": "kernels/leapgen_kernels"},
     ext_modules=[cpu_kernels],
-    package_data={"leapgen": ["py.typed", "models/*/*", "viewer/*.html", "viewer/*.css", "viewer/*.js"]},
+    package_data={"leapgen": ["py.typed", "hub/*/*", "integrations/lm_eval/tasks/*.yaml", "models/*/*", "viewer/*.html",
+                              "viewer/*.css", "viewer/*.js"]},
     install_requires=[
         "torch>=2.11",
         "transformers>=5",
@@ -51,7 +52,9 @@ setup(
                  "selenium>=4.40",  # pages are opened in Chromium, where there is one
                  "datasets>=5", "math-verify>=0.9", "reasoning-gym>=0.1.25",
                  "triton>=3.6,<3.10; sys_platform == 'linux'"],
-        "test-integrations": [],
+        "test-integrations": ["lm-eval>=0.4.13", "inspect-ai>=0.3.285"],
+        "lm-eval": ["lm-eval>=0.4.13"],
+        "inspect": ["inspect-ai>=0.3.285"],
         "demo": ["gguf>=0.10"],
         "eval": ["datasets>=5", "math-verify>=0.9"],
         "gym": ["reasoning-gym>=0.1.25"],
@@ -59,5 +62,9 @@ setup(
         "flash": ["flash-attn>=2.7"],
         "docs": ["sphinx>=9", "furo>=2025.12", "myst-parser>=5"],
     },
-    entry_points={"console_scripts": ["leapgen=leapgen.terminal.cli:main"]},
+    entry_points={
+        "console_scripts": ["leapgen=leapgen.terminal.cli:main"],
+        "lm_eval.models": ["leapgen=leapgen.integrations.lm_eval:LeapLM"],
+        "inspect_ai": ["leapgen=leapgen.integrations.inspect_ai"],
+    },
 )

@@ -109,9 +109,13 @@ class TextStream:
         for length in range(len(self.ends), first, -1):
             previous = self.ends[length - 2] if length > 1 else 0
             said = self.text[start : self.ends[length - 1]]
-            if self.ends[length - 1] > previous and _BLANK_LINE_AT_END.search(said[-64:]):
+            if self.ends[length - 1] > previous and ends_with_blank_line(said):
                 return length if said.strip() else len(self.ends)
         return len(self.ends)
+
+
+def ends_with_blank_line(text: str) -> bool:
+    return _BLANK_LINE_AT_END.search(text[-64:]) is not None
 
 
 def tail(tokenizer: PreTrainedTokenizerBase, context: Sequence[int]) -> list[int]:

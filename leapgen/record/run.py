@@ -96,6 +96,11 @@ class PathOutput:
         return "".join(s.text for s in self.segments if s.kind in ("beginning", "own", "answer"))
 
     @property
+    def said(self) -> str:
+        """``own_text`` with the phrase that asked for its answer: what an answer is read from."""
+        return "".join(s.text for s in self.segments if s.kind in ("beginning", "own", "forced", "answer"))
+
+    @property
     def logprobs(self) -> list[float | None]:
         """Under the model, for each token of ``token_ids``; None where it was not sampled."""
         return [p for s in self.segments for p in (s.logprobs or [None] * len(s.token_ids))]
@@ -183,6 +188,15 @@ class LeapOutput:
 
         groups = self.answer_groups(grader)
         return max(groups, key=score)[0].answer if groups else None
+
+    def representative(self, grader: str | Grader = "exact") -> PathOutput:
+        """The path that stands for the vote: the first that gave the majority's answer; the first if there is no answer.
+
+        Args:
+            grader: as of ``majority``.
+        """
+        groups = self.answer_groups(grader)
+        return max(groups, key=len)[0] if groups else self.paths[0]
 
     def answer_groups(self, grader: str | Grader = "exact") -> list[list[PathOutput]]:
         """The paths that gave one answer, in order of its first path; paths without an answer are left out."""

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
+from leapgen.hub import save_custom_generate
 from leapgen.pretrained import vocabulary_size
 from leapgen.record.run import KINDS
 from leapgen.training.recipe import Recipe
@@ -87,6 +88,8 @@ def finetune(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, file: s
              **arguments: Any) -> PreTrainedModel:
     """Trains a causal LM on responses and saves it with its tokenizer in ``output/model``.
 
+    Loaded from there with ``trust_remote_code=True``, its ``generate`` is LeaP.
+
     Checkpoints are kept in ``output``; called again after an interruption, it goes on from the last. Works under
     ``accelerate launch``.
 
@@ -126,6 +129,7 @@ def finetune(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, file: s
     if trainer.is_world_process_zero():
         model.save_pretrained(Path(output) / "model")
         tokenizer.save_pretrained(Path(output) / "model")
+        save_custom_generate(Path(output) / "model")
     return model
 
 

@@ -20,7 +20,7 @@ HOOKS = {"_forward_hooks", "_forward_pre_hooks"}
 # Read in training only, or when weights are loaded and saved; the rest says again what stands elsewhere.
 NOT_READ = {"training", "gradient_checkpointing", "_gradient_checkpointing_func", "generation_config", "model_tags",
             "warnings_issued", "_is_hf_initialized", "_non_persistent_buffers_set", "_backward_hooks", "_backward_pre_hooks",
-            "_is_full_backward_hook", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
+            "_is_full_backward_hook", "leapgen_kept", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
             "_forward_pre_hooks_with_kwargs", "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks",
             "_load_state_dict_post_hooks", "_require_grads_hook", "_require_grads_hooks"}
 TRAINING_HOOK = "PreTrainedModel.enable_input_require_grads.<locals>.make_inputs_require_grads"
