@@ -87,7 +87,8 @@ class Asked:
                           "invalid_value")
         usage = body.stream_options is not None and body.stream_options.include_usage
         return cls(prompts, chat, body.model, body.n, paths, seed, leap, sampling, served.config.timeout,
-                   bool(body.stream), usage, body.logprobs not in (None, False), bool(body.return_token_ids))
+                   bool(body.stream), usage, body.logprobs is not None and body.logprobs is not False,
+                   bool(body.return_token_ids))
 
     def run(self, generator: LeapGenerator) -> Run:
         """A run that has not begun; prompts are encoded.

@@ -115,7 +115,7 @@ class Chunks:
                              "finish_reason": None}])
 
     def _end(self, index: int, path: PathOutput, **more: Any) -> bytes:
-        said = {"delta": {}} if self._asked.chat else {"text": ""}
+        said: dict[str, Any] = {"delta": {}} if self._asked.chat else {"text": ""}
         return self._chunk([{"index": index, **said, "logprobs": None, **self._completions.ending(path)}], **more)
 
     def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
