@@ -40,23 +40,20 @@ def serve(options: argparse.Namespace, screen: Screen, signals: Signals) -> int:
     leap, sampling = leap_config(options, MAZE_MODELS.get(options.model)), sampling_options(options)
     prompts = read_prompts(options.prompts)
     try:
-        import fastapi  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import uvicorn  # noqa: F401
+        from leapgen.integrations.server.arguments import Served
+        from leapgen.integrations.server.serving import Server, listen
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(MISSING.format(name=error.name)) from error
-    generator = load(options.model, screen, dtype=options.dtype, device_map=options.device_map, engine=engine,
-                     prompts=prompts)
-    from leapgen.integrations.server.arguments import Served
-    from leapgen.integrations.server.serving import Server
-
-    name = config.served_name or Path(options.model).name
-    server = Server(Served(generator, name, leap, sampling, config),
-                    lambda address: screen.say("serving ", (name, "bold"), f" at {address}/v1"))
-    with signals.stopping(server):
-        server.run()
+    with listen(config.host, config.port) as socket:  # refused before the model is loaded, which takes longer
+        generator = load(options.model, screen, dtype=options.dtype, device_map=options.device_map, engine=engine,
+                         prompts=prompts)
+        name = config.served_name or Path(options.model).name
+        server = Server(Served(generator, name, leap, sampling, config),
+                        lambda address: screen.say("serving ", (name, "bold"), f" at {address}/v1"))
+        with signals.stopping(server):
+            server.run([socket])
     if signals.received:
         screen.say(f"stopped by {signals.name}")
         return signals.status
-    screen.error("the server has ended; the log says why (--verbose).")
+    screen.error("the server has ended; the log above says why.")
     return 1

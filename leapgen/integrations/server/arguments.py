@@ -18,6 +18,7 @@ from leapgen.session import Run
 from leapgen.stopping import time_limit
 
 BASELINE = ":independent"
+MOST_CHARACTERS, MOST_SPELLED = 32, 1000  # of a prompt: for each token of the context; special tokens, which stay text
 PARTS = ("max_new_tokens", "summary_tokens", "forced_answer_tokens", "written_answer_tokens")
 
 
@@ -96,6 +97,8 @@ class Asked:
         Raises:
             ValueError: a prompt that cannot be run so.
         """
+        _check_encoding(generator, [message["content"] for one in self.prompts for message in one] if self.chat else
+                        [one for one in self.prompts if isinstance(one, str)])
         prompts = [one if self.chat else _raw(generator, one) for one in self.prompts]
         return generator.stream(prompts, self.paths, leap=self.leap, sampling=self.sampling, seed=self.seed,
                                 until=None if self.timeout is None else time_limit(self.timeout))
@@ -103,6 +106,21 @@ class Asked:
 
 def _texts(prompt: str | list[Any]) -> list[Any]:
     return [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else prompt
+
+
+def _check_encoding(generator: LeapGenerator, texts: Sequence[str]) -> None:
+    """Refuses what would keep the thread busy that others wait for.
+
+    Raises:
+        ValueError: far too long for the context, or more special tokens spelled than a text on them has.
+    """
+    most, length = MOST_CHARACTERS * generator.engine.context_length, sum(map(len, texts))
+    if length > most:
+        raise ValueError(f"the prompt has {length} characters, more than {MOST_CHARACTERS} for each token of the context: "
+                         f"{generator.engine.context}.")
+    spelled = sum(text.count(content) for text in texts for content in generator.vocabulary.control)
+    if spelled > MOST_SPELLED:
+        raise ValueError(f"the prompt spells {spelled} special tokens, more than {MOST_SPELLED}.")
 
 
 def _raw(generator: LeapGenerator, prompt: str | list[int]) -> list[int]:

@@ -152,8 +152,10 @@ MODELS: dict[str, type[BaseModel]] = {"leap": LeapFields, "messages": Message, "
 def complaint(errors: Sequence[Any], body: type[BaseModel]) -> tuple[str, str | None, str | None]:
     """A sentence on the first of pydantic's errors, the field it is about, and a word for it."""
     names = [str(place) for place in errors[0]["loc"] if place != "body"]
-    # A field of several kinds has an error for each; it is told of all of them.
-    alike = [one for one in errors if one["loc"][:2] == errors[0]["loc"][:2]]
+    # A field of several kinds has an error for each, which follow one another; it is told of all of them.
+    depth = next((place for place, name in enumerate(errors[0]["loc"]) if name in ("messages", "leap")), 1)
+    depth += {"messages": 3, "leap": 2}.get(str(errors[0]["loc"][depth]) if len(errors[0]["loc"]) > depth else "", 1)
+    alike = [one for one in errors if one["loc"][:depth] == errors[0]["loc"][:depth]]
     unknown = next((one for one in errors if one["type"] == "extra_forbidden"), None)
     if unknown is not None:
         path = [str(place) for place in unknown["loc"] if place != "body"]
@@ -166,5 +168,5 @@ def complaint(errors: Sequence[Any], body: type[BaseModel]) -> tuple[str, str | 
             return f"{names[0]!r} is missing.", names[0], "missing_required_parameter"
         return "the body must be a JSON object, sent as application/json.", None, "invalid_json"
     said = " or ".join(dict.fromkeys(one["msg"].removeprefix("Value error, ") for one in alike))
-    field = ".".join(str(place) for place in errors[0]["loc"][1:2]) if len(alike) > 1 else ".".join(names)
+    field = ".".join(str(place) for place in errors[0]["loc"][1:depth]) if len(alike) > 1 else ".".join(names)
     return f"{field + ': ' if field else ''}{said}", field or None, "invalid_value"

@@ -133,7 +133,6 @@ class Service:
                 self._step()
         except BaseException:
             log.exception("the service has ended")
-            raise
         finally:
             with self._door:
                 self._closed = True

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from socket import socket
+from socket import AF_INET, AF_INET6, create_server, socket
 
 import uvicorn
 
 from leapgen.integrations.server.app import create_app
 from leapgen.integrations.server.arguments import Served
+
+
+def listen(host: str, port: int) -> socket:
+    """A socket that listens.
+
+    Raises:
+        OSError: the address is taken, or none of this machine's.
+    """
+    try:
+        return create_server((host, port), family=AF_INET6 if ":" in host else AF_INET)
+    except OSError as error:
+        raise OSError(f"--host {host} --port {port}: {error.strerror or error}.") from error
 
 
 class Server(uvicorn.Server):

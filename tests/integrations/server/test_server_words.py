@@ -67,10 +67,11 @@ def test_words_told_as_they_come_are_those_of_the_path_that_has_ended(spoken):
     for events, output, config, endings in spoken:
         cuts += sum(isinstance(event, CutEvent) for event in events)
         for path in output.paths:
-            its = [event for event in events if isinstance(event, (TokenEvent, SegmentEvent, CutEvent)) and
-                   event.path == path.index or isinstance(event, FinishEvent) and event.path.index == path.index]
+            its = [event for event in events if (isinstance(event, (TokenEvent, SegmentEvent, CutEvent)) and
+                   event.path == path.index) or (isinstance(event, FinishEvent) and event.path.index == path.index)]
             for how in (endings, None):
-                assert told(its, how, config.stop_strings, config.communicates) == Words.whole(path, how, config.stop_strings)
+                whole = Words.whole(path, how, config.stop_strings)
+                assert told(its, how, config.stop_strings, config.communicates) == whole
     assert cuts > 10
 
 
