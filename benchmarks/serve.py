@@ -67,7 +67,8 @@ def main() -> None:
                 with ThreadPoolExecutor(workers) as pool:
                     answers = list(pool.map(ask, range(a.clients)))
                 seconds[name].append(time.perf_counter() - began)
-                tokens[name], waits[name] = sum(count for count, _ in answers), statistics.median(wait for _, wait in answers)
+                tokens[name] = sum(count for count, _ in answers)
+                waits[name] = statistics.median(wait for _, wait in answers)
                 print(f"{name}: {seconds[name][-1]:.1f} s", flush=True)
     server.stop()
     thread.join()
