@@ -38,7 +38,7 @@ lint: $(VENV)/.linters
 	$(BIN)/clang-format --dry-run --Werror $$(find kernels/csrc -name '*.cpp' -o -name '*.h')
 	$(BIN)/mypy
 
-$(VENV)/.linters: $(VENV)/.installed
+$(VENV)/.linters: $(VENV)/.hosts  # mypy looks at their types
 	$(PIP) $(LINTERS)
 	touch $@
 

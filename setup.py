@@ -52,9 +52,13 @@ setup(
                  "selenium>=4.40",  # pages are opened in Chromium, where there is one
                  "datasets>=5", "math-verify>=0.9", "reasoning-gym>=0.1.25",
                  "triton>=3.6,<3.10; sys_platform == 'linux'"],
-        "test-integrations": ["lm-eval>=0.4.13", "inspect-ai>=0.3.285"],
+        "test-integrations": [
+            "lm-eval>=0.4.13", "inspect-ai>=0.3.285",
+            "fastapi>=0.165", "uvicorn>=0.54", "prometheus-client>=0.26", "httpx>=0.28", "openai>=3.57", "schemathesis>=4.32",
+        ],
         "lm-eval": ["lm-eval>=0.4.13"],
         "inspect": ["inspect-ai>=0.3.285"],
+        "serve": ["fastapi>=0.165", "uvicorn>=0.54", "prometheus-client>=0.26"],
         "demo": ["gguf>=0.10"],
         "eval": ["datasets>=5", "math-verify>=0.9"],
         "gym": ["reasoning-gym>=0.1.25"],

@@ -205,6 +205,13 @@ class LeapGenerator:
             return self._session.run([self._resumed(one, index, leap, sampling, protocol, check)
                                       for index, one in enumerate(outputs)])
 
+    def step(self) -> bool:
+        """One step of the engine for all runs that have begun; False where there is none.
+
+        For a thread that serves many runs, ``Run.begin``, ``Run.take`` and ``Run.close`` do the rest.
+        """
+        return self._session.step()
+
     def settings(self, leap: LeapConfig | bool = True, sampling: SamplingConfig | None = None,
                  options: Mapping[str, Any] | None = None) -> tuple[LeapConfig, SamplingConfig]:
         """The configs that a call with these arguments runs with.

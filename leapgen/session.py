@@ -14,6 +14,8 @@ from leapgen.engine.model.support import eval_mode
 from leapgen.failures import GenerationInterrupted
 from leapgen.interrupts import Deferred
 from leapgen.job import Job, Question
+from leapgen.protocol.budget import most_positions
+from leapgen.protocol.endings import Endings
 from leapgen.record.events import StreamEvent
 from leapgen.record.run import LeapOutput
 from leapgen.stopping import Condition
@@ -58,6 +60,40 @@ class Run(Iterator[StreamEvent]):
         """Whether ``next`` needs no step: there is an event, or an error, or nothing more comes."""
         return self._closed or self._job.served
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes: no event, no error."""
+        return self._closed or (self._job.ended and not self._job.events and self._job.error is None)
+
+    @property
+    def endings(self) -> Endings:
+        """What ends the reasoning and the answers of its paths."""
+        return self._job.questions[0].group.speaker.endings
+
+    @property
+    def most_positions(self) -> int:
+        """Positions of the KV pool that its paths may come to hold at most."""
+        return sum(most_positions(question.group.speaker, len(question.group.paths)) for question in self._job.questions)
+
+    def begin(self) -> None:
+        """Enters the engine now, and not when the first event is asked for. An error comes in place of the events."""
+        if not self._closed:
+            self._session.begin(self._job)
+
+    def take(self) -> list[StreamEvent]:
+        """The events that are there, without a step.
+
+        Raises:
+            GenerationFailed: there are none, and an error stands in their place.
+        """
+        job, events = self._job, list[StreamEvent]()
+        while job.events and not self._closed:
+            events.append(job.events.popleft())
+        if not events and job.error is not None and not self._closed:
+            error, job.error = job.error, None
+            raise error
+        return events
+
     def __len__(self) -> int:
         """How many questions there are."""
         return len(self._job.questions)
@@ -99,8 +135,9 @@ class Session:
     """Jobs on one engine, from any number of threads, each as if it were alone.
 
     The session has no thread of its own. A thread that waits for an event of its job takes its turn and steps the engine
-    once, for all jobs; the other threads find their events when they look. A step is finished before a signal is handled,
-    so that an interrupted run stands between two tokens and the others go on.
+    once, for all jobs; the other threads find their events when they look. A thread may as well ``begin`` jobs and ``step``
+    for all of them, as a server's does. A step is finished before a signal is handled, so that an interrupted run stands
+    between two tokens and the others go on.
     """
 
     def __init__(self, model: PreTrainedModel, engine: Engine) -> None:
@@ -172,11 +209,28 @@ class Session:
             elif not job.ending:
                 self._step()
 
+    def begin(self, job: Job) -> None:
+        """Enters a job's paths into the engine, if they have not been there yet."""
+        with self.turn(needless=lambda: job.ended) as got:
+            if got and not job.ended and job not in self._jobs:
+                self._admit(job)
+
+    def step(self) -> bool:
+        """Steps the engine once, for all jobs that have begun; False where there is none."""
+        with self.turn() as got:
+            if got and self._jobs:
+                self._step()
+                return True
+        return False
+
     def _admit(self, job: Job) -> None:
-        if not self._jobs:
-            self._eval.enter_context(eval_mode(self._model))
-        self._jobs.append(job)
-        self._homes |= {path: (job, question) for question in job.questions for path in question.group.paths}
+        with self._changed:  # another thread closes it before this or after it
+            if job.ending is not None:
+                return job.end(job.ending)
+            if not self._jobs:
+                self._eval.enter_context(eval_mode(self._model))
+            self._jobs.append(job)
+            self._homes |= {path: (job, question) for question in job.questions for path in question.group.paths}
         try:
             job.start()
         except BaseException as error:

@@ -183,6 +183,82 @@ def test_the_model_is_in_its_own_mode_again_once_all_runs_have_ended(leap):
         leap.model.eval()
 
 
+# -- one thread that serves many --------------------------------------------------------------------------------------------
+
+
+def test_a_thread_that_steps_for_all_gets_the_tokens_of_each_alone(leap, alone):
+    """Would catch: runs that move only when they are asked for events; a run that begins in the middle and disturbs."""
+    runs, events = [leap.stream(question, seed=7, **SETTINGS) for question in QUESTIONS[:3]], [[], [], []]
+    assert not leap.step() and all(run.take() == [] for run in runs)
+    for steps, run in enumerate(runs):
+        run.begin()
+        run.begin()  # nothing more happens
+        for _ in range(9 * steps):
+            assert leap.step()
+            for got, one in zip(events, runs, strict=True):
+                got += one.take()
+    while leap.step():
+        for got, one in zip(events, runs, strict=True):
+            got += one.take()
+    assert all(run.ended and run.take() == [] for run in runs)
+    for question, got in zip(QUESTIONS, events, strict=False):
+        assert tokens(outputs_of(got)[0]) == alone[question]
+
+
+def test_an_error_is_taken_once_after_the_events_before_it(leap):
+    """Would catch: an error that hides what came before it, or one that a server never hears of."""
+    length = len(leap.prompt_token_ids("Hm?", LEAP)) + 10
+    run = leap.stream("Hm?", n=2, leap=LEAP, sampling=SAMPLING.replace(logits_processors=(nan_after(length),)))
+    run.begin()
+    events = []
+    while leap.step():
+        events += run.take()
+    assert isinstance(events[-1], OutputEvent) and not run.ended
+    with pytest.raises(GenerationFailed, match="no token to draw"):
+        run.take()
+    assert run.ended and run.take() == []
+
+
+def test_runs_that_other_threads_close_leave_no_page(leap, alone):
+    """Would catch: a run closed at the moment it enters the engine, whose paths stay there for good."""
+    stop, kept = threading.Event(), leap.stream(QUESTIONS[0], seed=7, **SETTINGS)
+    kept.begin()
+
+    def step() -> None:
+        while not stop.is_set():
+            leap.step()
+
+    stepping = threading.Thread(target=step)
+    stepping.start()
+    for turn in range(60):
+        run = leap.stream(QUESTIONS[1], seed=turn, **SHORT)
+        beginning, closing = threading.Thread(target=run.begin), threading.Thread(target=run.close)
+        for thread in (beginning, closing) if turn % 2 else (closing, beginning):
+            thread.start()
+        for thread in (beginning, closing):
+            thread.join()
+        assert run.ended and run.take() == []
+    while not kept._job.ended:
+        time.sleep(0.001)
+    stop.set()
+    stepping.join()
+    assert tokens(outputs_of(kept.take())[0]) == alone[QUESTIONS[0]]
+
+
+def test_a_run_knows_how_many_positions_it_may_come_to_hold(leap):
+    """Would catch: an estimate that a run exceeds, so that a server lets in more than the pool holds."""
+    for config in (LEAP, LEAP.replace(max_blocks=0)):
+        run = leap.stream(QUESTION, n=3, leap=config, sampling=SAMPLING, seed=7)
+        most, prompt = run.most_positions, len(leap.prompt_token_ids(QUESTION, config))
+        (output,) = (event.output for event in run if isinstance(event, OutputEvent))
+        held = prompt + sum(len(path.token_ids) - prompt for path in output.paths)
+        sources = [source for path in output.paths for segment in path.segments for source in segment.sources]
+        read = sum(source.end - source.start for source in sources)
+        sampled = sum(output.blocks[source.block].summaries[source.sender].num_tokens for source in sources)
+        assert held - read + sampled <= most < 2 * held
+        assert bool(sources) == config.communicates
+
+
 # -- stopping ---------------------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Whether a run can fit its context at all."""
+"""Whether a run can fit its context at all, and what it may take of the KV pool."""
 
 from __future__ import annotations
 
@@ -21,6 +21,22 @@ def check_prompt(speaker: Speaker, beginning: int) -> None:
         raise ValueError(f"the prompt is {prompt} tokens long{begun} and {answer} are kept for a forced answer, but "
                          f"{speaker.engine.context}. Use a shorter prompt, fewer forced_answer_tokens or "
                          "force_answer=False.")
+
+
+def most_positions(speaker: Speaker, n: int) -> int:
+    """Positions that n paths of a question may come to hold: the prompt once, and each path to the end of its budget.
+
+    Peers' words count as the tokens they were sampled as; read, they may be a few more or fewer.
+    """
+    config, prompt, blocks = speaker.config, len(speaker.prompt), 0
+    each = config.max_new_tokens + max(config.written_answer_tokens, speaker.reserved_positions)
+    if isinstance(config, LeapConfig) and config.communicates:
+        blocks = (config.max_new_tokens - 1) // config.interval
+        blocks = blocks if config.max_blocks is None else min(blocks, config.max_blocks)
+        peers = min(config.top_k_peers, n - 1)
+        comment = sum(len(speaker.vocabulary.encode([piece], after=[])) for piece in speaker.prompts.comment(peers))
+        each += blocks * (speaker.frame_size + config.summary_tokens * (1 + peers) + comment)
+    return prompt + n * min(each, speaker.engine.context_length - prompt)
 
 
 def check_block(speaker: Speaker, config: LeapConfig, beginning: int) -> None:

@@ -259,12 +259,12 @@ class Path:
         pending = self._written()
         text = pending.take(self.speaker.engine, event, token)
         if text is not None:
-            self._emit(TokenEvent(self.question, self.index, "summary", token, text, pending.aside))
+            self._emit(TokenEvent(self.question, self.index, "summary", token, text, pending.aside, event.logprob))
 
     def _note(self, event: Event, token: int, kind: Kind) -> None:
         silent = event.finish == "stop" and token != self.speaker.endings.think_end_token
         text = self.transcript.append(kind, token, event.logprob, event.sampling_logprob, silent)
-        self._emit(TokenEvent(self.question, self.index, kind, token, text))
+        self._emit(TokenEvent(self.question, self.index, kind, token, text, logprob=event.logprob))
 
     # -- what it is -------------------------------------------------------------------------------------------------
 

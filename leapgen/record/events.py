@@ -15,7 +15,7 @@ from leapgen.record.run import BlockRecord, Kind, LeapOutput, PathOutput, Segmen
 class TokenEvent:
     """A path sampled a token. ``text`` is what it adds to the path's text: none while a character lacks bytes.
 
-    ``aside``: the token belongs to a summary that does not become part of the path.
+    ``aside``: the token belongs to a summary that does not become part of the path. ``logprob`` is natural, under the model.
     """
 
     question: int
@@ -24,6 +24,7 @@ class TokenEvent:
     token: int
     text: str
     aside: bool = False
+    logprob: float | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from leapgen.terminal import demo, eval, experiment, resume, run, show, training
+from leapgen.terminal import demo, eval, experiment, resume, run, serve, show, training
 from leapgen.terminal.configuration import add_config, with_config
 from leapgen.terminal.screen import Screen
 from leapgen.terminal.signals import Signals
@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     noise.add_argument("-v", "--verbose", action="store_true", help="also leapgen's log, and other libraries' warnings")
     add_config(common)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for module in (run, demo, show, resume):
+    for module in (run, demo, show, resume, serve):
         module.add_parser(commands, common)
     training.add_parsers(commands, common)
     eval.add_parser(commands, common)

@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
 
 from leapgen.config import ROUTERS, SIMILARITIES, EngineConfig, LeapConfig, SamplingConfig
+from leapgen.integrations.server.config import ServerConfig
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 PRESETS = ("paper", "official", "single", "leap_t", "official_leap_t", "independent", "retry")
-TITLES = {LeapConfig: "protocol", SamplingConfig: "sampling", EngineConfig: "engine"}
+TITLES = {LeapConfig: "protocol", SamplingConfig: "sampling", EngineConfig: "engine", ServerConfig: "server"}
 CHOICES = {"router": ROUTERS, "similarity": SIMILARITIES}
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 

@@ -7,12 +7,16 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from leapgen.session import Run
+from typing import Any, Protocol
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+class Stoppable(Protocol):
+    """A run, or a server."""
+
+    def stop(self) -> None:
+        """Asks it to end. Called by a signal handler."""
 
 
 class Signals:
@@ -24,7 +28,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._run: Run | None = None
+        self._run: Stoppable | None = None
         self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     @property
@@ -37,7 +41,7 @@ class Signals:
         return signal.Signals(self.received or signal.SIGINT).name
 
     @contextmanager
-    def stopping(self, run: Run) -> Iterator[None]:
+    def stopping(self, run: Stoppable) -> Iterator[None]:
         """For as long as a run goes on and is saved."""
         self._run = run
         try:
