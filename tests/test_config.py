@@ -55,8 +55,8 @@ REFUSED = {
 }
 # These two kinds of setting have tests of their own below.
 SWITCHES = {SamplingConfig: ["logprobs"], EngineConfig: ["kernels", "graphs"], LeapConfig: [
-    "keep_summary", "finished_share", "self_summarize", "keep_opening", "explain", "start_over", "force_answer", "write_answer",
-    "ignore_eos"]}
+    "keep_summary", "finished_share", "self_summarize", "keep_opening", "explain", "start_over", "force_answer",
+    "write_answer", "ignore_eos"]}
 MARKERS = {SamplingConfig: [], EngineConfig: [], LeapConfig: ["think_start", "think_end"]}
 CONFIGS = list(REFUSED)
 
