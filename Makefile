@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install -q -c constraints.txt
 LINTERS := ruff import-linter mypy clang-format
 
-.PHONY: setup test demo docs lint clean
+.PHONY: setup test test-integrations demo docs lint clean
 
 setup: $(VENV)/.installed
 
@@ -17,6 +17,13 @@ $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 
 test: setup  # a file's tests share models, so that a file goes to one process
 	$(BIN)/python -m pytest -n logical --dist loadfile
+
+test-integrations: $(VENV)/.hosts  # leapgen inside the programs it plugs into, each of them the real one
+	$(BIN)/python -m pytest tests/integrations
+
+$(VENV)/.hosts: $(VENV)/.installed
+	$(PIP) -e '.[test-integrations]'
+	touch $@
 
 demo: setup
 	$(BIN)/leapgen demo

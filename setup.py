@@ -51,6 +51,7 @@ setup(
                  "selenium>=4.40",  # pages are opened in Chromium, where there is one
                  "datasets>=5", "math-verify>=0.9", "reasoning-gym>=0.1.25",
                  "triton>=3.6,<3.10; sys_platform == 'linux'"],
+        "test-integrations": [],
         "demo": ["gguf>=0.10"],
         "eval": ["datasets>=5", "math-verify>=0.9"],
         "gym": ["reasoning-gym>=0.1.25"],

@@ -11,7 +11,6 @@ if TYPE_CHECKING:  # names are imported when they are first asked for: torch and
     from leapgen.failures import GenerationFailed, GenerationInterrupted
     from leapgen.generator import LeapGenerator
     from leapgen.protocol.prompts import PromptSet
-    from leapgen.protocol.speaker import SpeakerConfig
     from leapgen.record.events import BlockEvent, CutEvent, FinishEvent, OutputEvent, SegmentEvent, TokenEvent
     from leapgen.record.ledger import Ledger
     from leapgen.record.run import BlockRecord, LeapOutput, PathOutput, Segment
@@ -21,7 +20,7 @@ __all__ = [
     "BlockEvent", "BlockRecord", "CutEvent", "Engine", "EngineConfig", "FinishEvent", "GenerationFailed",
     "GenerationInterrupted", "LeapConfig", "LeapGenerator", "LeapOutput", "Ledger", "ModelChangedError",
     "NonFiniteLogitsError", "OutputEvent", "PathConfig", "PathOutput", "PoolTooSmallError", "PromptSet", "Run",
-    "SamplingConfig", "Segment", "SegmentEvent", "SpeakerConfig", "TokenEvent", "UnsupportedModelError", "__version__",
+    "SamplingConfig", "Segment", "SegmentEvent", "TokenEvent", "UnsupportedModelError", "__version__",
 ]
 
 _MODULES = {
@@ -33,7 +32,6 @@ _MODULES = {
     "leapgen.record.ledger": ("Ledger",),
     "leapgen.record.run": ("BlockRecord", "LeapOutput", "PathOutput", "Segment"),
     "leapgen.protocol.prompts": ("PromptSet",),
-    "leapgen.protocol.speaker": ("SpeakerConfig",),
     "leapgen.session": ("Run",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, overload
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from leapgen.config import EngineConfig, LeapConfig, SamplingConfig
+from leapgen.config import EngineConfig, LeapConfig, SamplingConfig, config_from, plain_values
 from leapgen.encoder import Encoder
 from leapgen.engine import Engine
 from leapgen.following import follow
+from leapgen.job import Question
 from leapgen.pretrained import load, name_of, tokenizer_of, vocabulary_size
-from leapgen.protocol.base import Method
+from leapgen.protocol.base import Group, Method
 from leapgen.protocol.chat import Beginnings, Prompt
+from leapgen.protocol.endings import Endings
 from leapgen.protocol.leap import Leap
 from leapgen.protocol.prompts import TAGS, PromptSet
-from leapgen.protocol.speaker import SpeakerConfig
+from leapgen.protocol.speaker import Speaker
 from leapgen.protocol.text import Vocabulary
-from leapgen.questions import Questions
 from leapgen.record.events import StreamEvent
 from leapgen.record.run import LeapOutput
 from leapgen.request import Request, settings
-from leapgen.resuming import OneSaved, Saved, saved_runs
+from leapgen.resuming import OneSaved, Saved, check_made_with, made_with, saved_runs
 from leapgen.session import Run, Session
 from leapgen.stopping import Condition
 
@@ -94,25 +96,24 @@ class LeapGenerator:
     @overload
     def generate(self, prompt: Prompt, n: int = 32, *, leap: LeapConfig | bool = True,
                  sampling: SamplingConfig | None = None, seed: int = 0, beginning: Beginnings = None,
-                 protocol: Method = Leap, speakers: Sequence[SpeakerConfig] | None = None,
-                 until: Condition | None = None, callback: Callable[[StreamEvent], None] | None = None,
-                 progress: bool | None = None, checkpoint: str | os.PathLike[str] | None = None,
-                 **options: Any) -> LeapOutput: ...
+                 protocol: Method = Leap, until: Condition | None = None,
+                 callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
+                 checkpoint: str | os.PathLike[str] | None = None, **options: Any) -> LeapOutput: ...
 
     @overload
     def generate(self, prompt: Sequence[Prompt], n: int = 32, *, leap: LeapConfig | bool = True,
                  sampling: SamplingConfig | None = None, seed: int = 0,
                  beginning: Sequence[Beginnings] | None = None, protocol: Method = Leap,
-                 speakers: Sequence[SpeakerConfig] | None = None, until: Condition | None = None,
-                 callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
-                 checkpoint: str | os.PathLike[str] | None = None, **options: Any) -> list[LeapOutput]: ...
+                 until: Condition | None = None, callback: Callable[[StreamEvent], None] | None = None,
+                 progress: bool | None = None, checkpoint: str | os.PathLike[str] | None = None,
+                 **options: Any) -> list[LeapOutput]: ...
 
     def generate(self, prompt: Prompt | Sequence[Prompt], n: int = 32, *, leap: LeapConfig | bool = True,
                  sampling: SamplingConfig | None = None, seed: int = 0,
                  beginning: Beginnings | Sequence[Beginnings] = None, protocol: Method = Leap,
-                 speakers: Sequence[SpeakerConfig] | None = None, until: Condition | None = None,
-                 callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
-                 checkpoint: str | os.PathLike[str] | None = None, **options: Any) -> LeapOutput | list[LeapOutput]:
+                 until: Condition | None = None, callback: Callable[[StreamEvent], None] | None = None,
+                 progress: bool | None = None, checkpoint: str | os.PathLike[str] | None = None,
+                 **options: Any) -> LeapOutput | list[LeapOutput]:
         """Runs n paths on a question, or on each of several questions side by side.
 
         Args:
@@ -127,7 +128,6 @@ class LeapGenerator:
                 list of n with one for each path (None for none); for a list of prompts, a list with one of these for each.
                 It counts to the budget and to the interval.
             protocol: how the paths work together: a subclass of ``leapgen.protocol.base.Protocol``, or what makes one.
-            speakers: how many of the paths speak how, where not all have the same sentences and sampling.
             until: a condition of ``leapgen.stopping``, or a callable that gets a ``Progress``, asked after every step; a
                 question stops where it holds, and keeps what it has so far.
             callback: called with every event, as ``stream`` yields them.
@@ -145,46 +145,43 @@ class LeapGenerator:
             GenerationFailed: an error during the run; carries the outputs so far.
             GenerationInterrupted: Ctrl-C; carries the outputs so far.
         """
-        request = Request.checked(prompt, beginning, n, seed, *self.settings(leap, sampling, options), protocol, until,
-                                  speakers)
+        request = Request.checked(prompt, beginning, n, seed, *self.settings(leap, sampling, options), protocol, until)
         outputs = follow(self._run(request), callback, progress, checkpoint, request.several)
         return outputs if request.several else outputs[0]
 
     def stream(self, prompt: Prompt | Sequence[Prompt], n: int = 32, *, leap: LeapConfig | bool = True,
                sampling: SamplingConfig | None = None, seed: int = 0,
                beginning: Beginnings | Sequence[Beginnings] = None, protocol: Method = Leap,
-               speakers: Sequence[SpeakerConfig] | None = None, until: Condition | None = None, **options: Any) -> Run:
+               until: Condition | None = None, **options: Any) -> Run:
         """As ``generate``, yielding events as they come: tokens, segments, cuts, blocks, finished paths and outputs.
 
         Inputs are checked when this is called, not when the first event is asked for. The run can be stopped, closed, and
         asked for its outputs while it goes on.
         """
         leap, sampling = self.settings(leap, sampling, options)
-        return self._run(Request.checked(prompt, beginning, n, seed, leap, sampling, protocol, until, speakers))
+        return self._run(Request.checked(prompt, beginning, n, seed, leap, sampling, protocol, until))
 
     @overload
     def resume(self, output: Saved, *, leap: LeapConfig | None = None, sampling: SamplingConfig | None = None,
-               speakers: Sequence[SpeakerConfig] | None = None, protocol: Method = Leap, check: bool = True,
-               callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
-               checkpoint: str | os.PathLike[str] | None = None) -> LeapOutput: ...
+               protocol: Method = Leap, check: bool = True, callback: Callable[[StreamEvent], None] | None = None,
+               progress: bool | None = None, checkpoint: str | os.PathLike[str] | None = None) -> LeapOutput: ...
 
     @overload
     def resume(self, output: list[OneSaved] | tuple[OneSaved, ...], *, leap: LeapConfig | None = None,
-               sampling: SamplingConfig | None = None, speakers: Sequence[SpeakerConfig] | None = None,
-               protocol: Method = Leap, check: bool = True, callback: Callable[[StreamEvent], None] | None = None,
-               progress: bool | None = None, checkpoint: str | os.PathLike[str] | None = None) -> list[LeapOutput]: ...
+               sampling: SamplingConfig | None = None, protocol: Method = Leap, check: bool = True,
+               callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
+               checkpoint: str | os.PathLike[str] | None = None) -> list[LeapOutput]: ...
 
     def resume(self, output: Saved | Sequence[Saved], *, leap: LeapConfig | None = None,
-               sampling: SamplingConfig | None = None, speakers: Sequence[SpeakerConfig] | None = None,
-               protocol: Method = Leap, check: bool = True, callback: Callable[[StreamEvent], None] | None = None,
-               progress: bool | None = None,
+               sampling: SamplingConfig | None = None, protocol: Method = Leap, check: bool = True,
+               callback: Callable[[StreamEvent], None] | None = None, progress: bool | None = None,
                checkpoint: str | os.PathLike[str] | None = None) -> LeapOutput | list[LeapOutput]:
         """Goes on with an interrupted run from where it stopped; the tokens are those of a run never interrupted.
 
         Args:
             output: a run, or the file it was saved in; or a list of these, to go on side by side.
-            leap, sampling, speakers: settings come from the output; if it was run with callables of yours (similarity,
-                router, processors), which a file cannot hold, give the configs again.
+            leap, sampling: settings come from the output; if it was run with callables of yours (similarity, router,
+                processors), which a file cannot hold, give the configs again.
             protocol: that of the run, where it was not LeaP.
             check: refuse a model that is not the one the run was made with; False goes on with this one.
             callback, progress, checkpoint: as for ``generate``.
@@ -193,19 +190,18 @@ class LeapGenerator:
             ValueError: another model, dtype or context made the run, or it has settings that a file cannot hold.
             GenerationFailed, GenerationInterrupted: as for ``generate``.
         """
-        run = self.resume_stream(output, leap=leap, sampling=sampling, speakers=speakers, protocol=protocol, check=check)
+        run = self.resume_stream(output, leap=leap, sampling=sampling, protocol=protocol, check=check)
         several = isinstance(output, (list, tuple))
         outputs = follow(run, callback, progress, checkpoint, several)
         return outputs if several else outputs[0]
 
     def resume_stream(self, output: Saved | Sequence[Saved], *, leap: LeapConfig | None = None,
-                      sampling: SamplingConfig | None = None, speakers: Sequence[SpeakerConfig] | None = None,
-                      protocol: Method = Leap, check: bool = True) -> Run:
+                      sampling: SamplingConfig | None = None, protocol: Method = Leap, check: bool = True) -> Run:
         """As ``resume``, yielding events; the first are the segments that the paths already have."""
         outputs = saved_runs(output)
         with self._session.turn():
             self.engine.refresh()
-            return self._session.run([self._questions.resumed(one, index, leap, sampling, speakers, protocol, check)
+            return self._session.run([self._resumed(one, index, leap, sampling, protocol, check)
                                       for index, one in enumerate(outputs)])
 
     def settings(self, leap: LeapConfig | bool = True, sampling: SamplingConfig | None = None,
@@ -222,11 +218,52 @@ class LeapGenerator:
         leap = leap or LeapConfig()
         return self._encoder.prompt(prompt, leap, self.prompts, self._encoder.endings(leap))
 
+    # -- from requests to questions -----------------------------------------------------------------------------------
+
     def _run(self, request: Request) -> Run:
         with self._session.turn():
             self.engine.refresh()
-            return self._session.run(self._questions.asked(request), request.until)
+            return self._session.run(self._questions(request), request.until)
 
-    @property
-    def _questions(self) -> Questions:
-        return Questions(self.model, self.engine, self.vocabulary, self._encoder, self.prompts, self.name)
+    def _questions(self, request: Request) -> list[Question]:
+        leap, sampling, prompts, encoder = request.leap, request.sampling, self.prompts, self._encoder
+        endings, seen, questions = encoder.endings(leap), Counter[tuple[int, ...]](), []
+        for index, (prompt, beginnings) in enumerate(zip(request.prompts, request.beginnings, strict=True)):
+            tokens = encoder.prompt(prompt, leap, prompts, endings)
+            seed = request.seed + seen[tuple(tokens)]
+            seen[tuple(tokens)] += 1
+            encoded = {one: encoder.beginning(one, tokens, leap, endings) for one in set(beginnings)}
+            group = self._group(prompts, endings, leap, sampling, tokens, request.protocol, request.n, seed, index,
+                                [encoded[one] for one in beginnings])
+            group.protocol.check()
+            questions.append(Question(group, self._output(encoder.question(prompt), group)))
+        return questions
+
+    def _resumed(self, output: LeapOutput, index: int, leap: LeapConfig | None, sampling: SamplingConfig | None,
+                 protocol: Method, check: bool) -> Question:
+        leap = leap or config_from(LeapConfig, output.leap, "leap")
+        sampling = sampling or config_from(SamplingConfig, output.sampling, "sampling")
+        stated = output.made_with.get("prompts")
+        prompts = PromptSet(**stated) if stated else self.prompts
+        prompt = output.paths[0].segments[0].token_ids
+        beginnings = [[token for segment in path.segments if segment.kind == "beginning" for token in segment.token_ids]
+                      for path in output.paths]
+        group = self._group(prompts, self._encoder.endings(leap), leap, sampling, prompt, protocol, len(output.paths),
+                            output.seed, index, beginnings)
+        fresh = self._output(output.question, group)
+        if check:
+            check_made_with(output.made_with, fresh.made_with)
+        return Question(group, fresh, output)
+
+    def _group(self, prompts: PromptSet, endings: Endings, leap: LeapConfig, sampling: SamplingConfig,
+               prompt: Sequence[int], protocol: Method, n: int, seed: int, question: int,
+               beginnings: Sequence[Sequence[int]]) -> Group:
+        speaker = Speaker(self.engine, self.vocabulary, prompts, endings, leap, sampling, tuple(prompt))
+        return Group(speaker, protocol, n, seed, question, beginnings)
+
+    def _output(self, question: str, group: Group) -> LeapOutput:
+        """The output of a question before its first step."""
+        speaker = group.speaker
+        return LeapOutput(question=question, paths=[], seed=group.seed, model=self.name, leap=plain_values(speaker.config),
+                          sampling=plain_values(speaker.sampling),
+                          made_with=made_with(self.model, self.engine, speaker.prompts, group.protocol.name))

@@ -13,7 +13,6 @@ from transformers import GenerationConfig
 from leapgen.config import LeapConfig, SamplingConfig, split_options
 from leapgen.protocol.base import Method
 from leapgen.protocol.chat import Beginning, Beginnings, Prompt, parse, parse_beginnings
-from leapgen.protocol.speaker import SpeakerConfig, shared_out
 from leapgen.stopping import Condition
 
 
@@ -27,7 +26,6 @@ class Request:
         several: whether the prompts came as a list.
         seed: of the random streams.
         protocol: how the paths of a question work together.
-        speakers: how many paths speak how; together ``n``.
         until: when to stop a question early.
     """
 
@@ -39,13 +37,12 @@ class Request:
     leap: LeapConfig
     sampling: SamplingConfig
     protocol: Method
-    until: Condition | None
-    speakers: Sequence[SpeakerConfig]
+    until: Condition | None = None
 
     @classmethod
     def checked(cls, prompt: Prompt | Sequence[Prompt], beginning: Beginnings | Sequence[Beginnings], n: int,
                 seed: int, leap: LeapConfig, sampling: SamplingConfig, protocol: Method,
-                until: Condition | None, speakers: Sequence[SpeakerConfig] | None) -> Request:
+                until: Condition | None) -> Request:
         """A request as ``LeapGenerator.generate`` takes its arguments; numbers may be those of other libraries.
 
         Raises:
@@ -62,8 +59,7 @@ class Request:
             raise TypeError(f"until must be a stop condition, such as leapgen.stopping.consensus(0.5), not {until!r:.80}.")
         prompts, several = parse(_without_tensor(prompt))
         beginnings = parse_beginnings(beginning, len(prompts) if several else None, n)
-        return cls(prompts, beginnings, several, int(n), int(seed), leap, sampling, protocol, until,
-                   shared_out(speakers, int(n)))
+        return cls(prompts, beginnings, several, int(n), int(seed), leap, sampling, protocol, until)
 
 
 def settings(leap: LeapConfig | bool, sampling: SamplingConfig | None, options: Mapping[str, Any],

@@ -20,8 +20,8 @@ class MathGrader:
     r"""Answers are one if they are spelled the same or are the same mathematics: ``\frac{1}{2}`` and ``0.5``.
 
     Words, and whatever is not certain, are compared by spelling. Plain numbers are compared exactly; a decimal of six or
-    more digits is also what rounds to it. Sets, lists, tuples, intervals, matrices and inequalities are compared part by part.
-    A unit or a name (``x = 5``) may be left out, but not be another. ``25\%`` is 0.25 and, as competitions have it, 25.
+    more digits is also what rounds to it. Sets, lists, tuples, intervals, matrices and inequalities are compared part by
+    part. A unit or a name (``x = 5``) may be left out, but not be another. ``25\%`` is 0.25 and, in competitions, 25.
     Everything else goes to math-verify in a process with a limit of processor time; what it does not settle is not the same.
     The relation is symmetric, not transitive.
 
@@ -102,7 +102,8 @@ def _matched(table: list[list[bool]]) -> bool:
 def _compared(a: Term, b: Term) -> bool | list[Pair]:
     """The verdict on two terms, or pairs of which one must be equal."""
     places = max(a.places, b.places)
-    if a.unit and b.unit and a.unit != b.unit:
+    units = {unit for term in (a, b) for unit in (term.unit, "%" * term.percent) if unit}
+    if len(units) > 1:
         return False
     if a.equation and b.equation and (a.name != b.name or not a.name):
         return [_pair(a.equation, b.equation, places), _pair(a.equation, f"- ( {b.equation} )", places)]

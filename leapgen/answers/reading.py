@@ -155,7 +155,7 @@ def _inequality(tokens: Tokens, parts: list[Tokens], depth: int) -> Group:
     return _group(signs, parts, depth)
 
 
-def _brackets(tokens: Tokens, depth: int) -> Group | None:
+def _brackets(tokens: Tokens, depth: int) -> Reading | None:
     if tokens[0] in ("\\emptyset", "\\varnothing") and len(tokens) == 1:
         return Group("{}", ())
     if tokens[0] not in ("(", "[", "\\{") or t.closing(tokens, 0) != len(tokens) - 1:
@@ -165,7 +165,7 @@ def _brackets(tokens: Tokens, depth: int) -> Group | None:
     if kind == "{}" and not t.stripped(tokens[1:-1]):
         return Group(kind, ())
     if len(inner) == 1 and kind == "()":
-        return None
+        return _read(inner[0], depth + 1)
     if len(inner) == 1 and kind != "{}":
         raise Unreadable
     return _group(kind, inner, depth)

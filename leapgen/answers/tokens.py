@@ -177,6 +177,8 @@ def latex(found: Tokens, rounded: bool = False) -> str:
     found = stripped(found)
     if _power(found) > MAX_POWER:
         raise Unreadable
+    if any(token == "_" and found[i + 1:i + 2] + found[i + 3:i + 4] != ["{", "}"] for i, token in enumerate(found)):
+        raise Unreadable  # an index is one number or letter
     out = _Writer(rounded)
     for token in found:
         out.add(token)
@@ -281,7 +283,7 @@ class _Writer:
         before = self.written[-1] if self.written else ""
         applies, missing = False, 0
         if token == "{":
-            if self._last != "script" and not self._missing:
+            if self._last != "script" and not self._missing and not self._applies:
                 raise Unreadable
             applies, missing = self._last == "script" and self._applies, max(self._missing - 1, 0)
             command = before if self._last in ("built", "script") else self._command

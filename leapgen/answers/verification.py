@@ -18,7 +18,7 @@ from typing import Any
 
 from leapgen.answers.worker import Pair
 
-CPU_SECONDS = 0.3
+CPU_SECONDS = 0.25
 SECONDS = 3.0  # of a fork that gets no processor
 MEMORY = 1 << 30  # bytes more than the warm process has
 AT_ONCE = 4

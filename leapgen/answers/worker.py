@@ -42,7 +42,7 @@ class Worker:
     def _connected(self) -> _Connection:
         if self._home != os.getpid():  # forked: the lock may be held by a thread that is not here
             if self._connection is not None:
-                self._connection.forget()
+                self._connection.close()
             self._lock, self._connection, self._home = threading.Lock(), None, os.getpid()
         with self._lock:
             if self._connection is None or self._connection.closed:
@@ -64,8 +64,10 @@ class _Connection:
         assert self._process.stdin and self._process.stdout
         self._input, self._writing = self._process.stdin, threading.Lock()
         self._waiting = _Waiting()
-        threading.Thread(target=self._waiting.receive, args=(self._process.stdout,), daemon=True, name="math-verify").start()
-        self.close = weakref.finalize(self, _end, self._process, os.getpid())
+        receiver = threading.Thread(target=self._waiting.receive, args=(self._process.stdout,), daemon=True,
+                                    name="math-verify")
+        receiver.start()
+        self.close = weakref.finalize(self, _end, self._process, receiver, os.getpid())
 
     @property
     def closed(self) -> bool:
@@ -78,14 +80,6 @@ class _Connection:
             while text:
                 text = text[os.write(self._input.fileno(), text):]
         return answer
-
-    def forget(self) -> None:
-        """In a fork: the process is the parent's."""
-        self.close.detach()
-        self._process.returncode = 0
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe:
-                pipe.close()
 
 
 class _Waiting:
@@ -121,7 +115,14 @@ class _Waiting:
             answer.set_exception(OSError("the process has ended"))
 
 
-def _end(process: subprocess.Popen[bytes], home: int) -> None:
+def _end(process: subprocess.Popen[bytes], receiver: threading.Thread, home: int) -> None:
     if os.getpid() == home:
         process.kill()
         process.wait()
+        if receiver is not threading.current_thread():
+            receiver.join(1)
+    else:  # a fork: the process is its parent's
+        process.returncode = 0
+    for pipe in (process.stdin, process.stdout):
+        if pipe:
+            pipe.close()

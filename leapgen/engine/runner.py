@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Rows
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +73,8 @@ class Runner:
         scored = score(logits[len(rows) :], [row for chunk in chunks for row in chunk.scores])
         if not rows:
             return None, scored
-        return self._draw(logits[: len(rows)], *zip(*rows, strict=True)), scored
+        lengths, sequences = zip(*rows, strict=True)
+        return self._draw(logits[: len(rows)], lengths, sequences), scored
 
     def _draw(self, logits: Tensor, lengths: Rows[int], sequences: Rows[Sequence]) -> Sampled:
         """Rows with the same settings go together: how a row is drawn, to the last bit, does not depend on others'."""
@@ -80,14 +82,15 @@ class Runner:
         if len(groups) == 1:
             sampled = self.backend.sample(logits, lengths, sequences)
             return sample(logits, lengths, sequences) if sampled is None else sampled
-        drawn = Sampled(*([None] * len(sequences) for _ in Sampled._fields))
+        drawn: list[list[Any]] = [[None] * len(sequences) for _ in Sampled._fields]
         for _, rows in groups:
-            part = self._draw(logits[torch.tensor(rows, device=logits.device)], [lengths[row] for row in rows],
-                              [sequences[row] for row in rows])
+            part: tuple[Any, ...] = self._draw(
+                logits[torch.tensor(rows, device=logits.device)], [lengths[row] for row in rows],
+                [sequences[row] for row in rows])
             for values, theirs in zip(drawn, part, strict=True):
                 for row, value in zip(rows, theirs, strict=True):
                     values[row] = value
-        return drawn
+        return Sampled(*drawn)
 
     def forward(self, chunks: list[Chunk]) -> Tensor:
         """One forward pass; logits [samples + scores, vocab]: of all chunks' ``samples``, then of all ``scores``."""

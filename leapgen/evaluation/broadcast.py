@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from leapgen.answers import extract_answer, normalize_answer
 from leapgen.config import LeapConfig
@@ -13,34 +13,38 @@ from leapgen.protocol.path import Path
 from leapgen.protocol.schedule import Schedule
 from leapgen.record.message import Message
 from leapgen.record.run import BlockRecord, Route
-
-WORDING = "The answer is \\boxed{{answer}}."
+from leapgen.tasks.base import boxed
 
 
 class Broadcast(Protocol):
     """What is gained by knowing the answers that others have found: ``generate(..., protocol=Broadcast)``.
 
-    Blocks are held when LeaP holds them. A path reads each answer that another has stated by then, once, in LeaP's comment;
-    it writes nothing for the others. A path that reads nothing is not interrupted. The block waits for answers that are
-    being written: who has ended tells what it ended with.
+    Blocks are held when LeaP holds them. A path reads each answer that another has found by then, once, in LeaP's
+    comment; it writes nothing for the others. A path that reads nothing is not interrupted. The block waits for answers
+    that are being written, and who has ended tells what it ended with. An answer that was asked for at the end of a
+    budget is a guess, and is not told.
 
     Args:
-        wording: how an answer is told; ``{answer}`` stands for it.
+        told: the words by which an answer is told.
+
+    Raises:
+        TypeError: it is no function, or the settings are no ``LeapConfig``.
     """
 
-    def __init__(self, group: Group, wording: str = WORDING) -> None:
+    def __init__(self, group: Group, told: Callable[[str], str] = boxed) -> None:
         super().__init__(group)
         if not isinstance(group.speaker.config, LeapConfig):
             raise TypeError(f"a broadcast needs a LeapConfig, not {group.speaker.config!r:.80}.")
-        if "{answer}" not in wording:
-            raise ValueError(f"wording={wording!r} is not allowed: it must contain {{answer}}.")
-        self.wording, self.config = wording, group.speaker.config
+        if not callable(told):
+            raise TypeError(f"told must be a function from an answer to the words that tell it, not {told!r:.80}.")
+        self.told, self.config = told, group.speaker.config
         self.schedule = Schedule.of(self.config)
 
     def check(self) -> None:
         super().check()
-        for speaker in self.group.speakers:
-            check_block(speaker, self.config, min(map(len, self.group.beginnings)))
+        check_block(self.group.speaker, self.config, min(map(len, self.group.beginnings)))
+        if self.config.paths_after is not None:
+            raise ValueError(f"paths_after={self.config.paths_after} is not allowed in a broadcast: all of its paths go on.")
 
     def go_on(self, path: Path) -> None:
         block, interval = self.schedule.next_block(len(self.group.blocks)), self.config.interval
@@ -53,20 +57,33 @@ class Broadcast(Protocol):
             self.tell([path for path in self.group.paths if path.stage == "waiting"])
 
     def tell(self, waiting: Sequence[Path]) -> None:
+        """Holds a block: each of these paths reads the answers of others that it has not read before."""
         block = BlockRecord(len(self.group.blocks))
         for path in self.group.paths:
-            answer = path.answer_found if path.stage == "finished" else extract_answer(path.transcript.thought())
+            answer = found(path)
             if answer is not None:
-                words = self.wording.replace("{answer}", answer)
-                block.summaries[path.index] = Message(path.index, words, block.index, answer)
+                block.summaries[path.index] = Message(path.index, self.told(answer), block.index, answer)
+        known = {path.index: self.known(path) for path in waiting}
         self.group.hold(block)
         for path in waiting:
-            told: dict[str, Message] = {}  # of each answer the first who stated it
+            news: dict[str, Message] = {}  # of each answer the first who found it
             for message in block.summaries.values():
-                if message.sender != path.index:
-                    told.setdefault(normalize_answer(message.answer or ""), message)
-            if told:
+                answer = normalize_answer(message.answer or "")
+                if message.sender != path.index and answer not in known[path.index]:
+                    news.setdefault(answer, message)
+            if news:
                 path.cut()
-                count = exchange.read(path, list(told.values()), block.index)
-                block.routes[path.index] = [Route(message.sender, None) for message in list(told.values())[:count]]
+                count = exchange.read(path, list(news.values()), block.index)
+                block.routes[path.index] = [Route(message.sender, None) for message in list(news.values())[:count]]
             self.go_on(path)
+
+    def known(self, path: Path) -> set[str]:
+        """The answers that a path has read."""
+        return {normalize_answer(block.summaries[route.peer].answer or "")
+                for block in self.group.blocks for route in block.routes.get(path.index, ())}
+
+
+def found(path: Path) -> str | None:
+    """The answer that a path has come to by itself; None if it has come to none yet."""
+    ended = path.stage == "finished" and not path.forced
+    return path.answer_found if ended else extract_answer(path.transcript.thought())

@@ -1,4 +1,4 @@
-"""Controls whose runs follow from those of other arms: strangers' summaries, scrambled ones, a budget of equal cost."""
+"""Controls that follow from the task or from other arms: what paths read instead, and a budget of equal cost."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from leapgen.evaluation.broadcast import Broadcast
 from leapgen.evaluation.design import Finished
 from leapgen.evaluation.metrics import equal_budget
 from leapgen.evaluation.placebos import Scrambled, Strangers
 from leapgen.evaluation.units import Unit
-from leapgen.tasks.problems import Problem
+from leapgen.tasks.base import Problem
 
 Bank = dict[tuple[int, ...], list[list[str]]]  # summaries by prompt (token ids) and block
 
@@ -47,13 +48,18 @@ def scrambled(study: Finished, problem: Problem, group: int) -> Mapping[str, Any
     return {"protocol": Scrambled if study.task.words is None else partial(Scrambled, words=study.task.words)}
 
 
+def broadcast(study: Finished, problem: Problem, group: int) -> Mapping[str, Any]:
+    """Answers that others have found, in the task's words."""
+    return {"protocol": partial(Broadcast, told=partial(study.task.told, problem))}
+
+
 @dataclass(frozen=True)
 class EqualCost:
     """The budget at which independent paths spend as many tokens as the paths of ``arm`` did.
 
-    Tokens are all after the prompt, and those sampled and then discarded, for each path that votes; the mean is over all
-    problems and groups of the study. The budget is the same for all problems. It follows from the finished units of
-    ``independent``:
+    Tokens are all after the prompt, and those sampled and then discarded, for each path that votes, counted by the study's
+    ``count_with`` if it has one; the mean is over all problems and groups of the study. The budget is the same for all
+    problems. It follows from the finished units of ``independent``:
 
     - If these spent as much or more, a smaller budget would have cut them: it is the smallest at which they would have spent
       as much, every path keeping what came after its reasoning.
@@ -70,8 +76,14 @@ class EqualCost:
     def __call__(self, study: Finished, problem: Problem, group: int) -> Mapping[str, Any]:
         units = [record for record in study.records(self.arm) if record.paths]
         alone = [record for record in study.records(self.independent) if record.paths]
-        paths = [path for record in alone for path in record.paths]
         budget = study.arguments(alone[0].unit, {})["leap"].max_new_tokens
-        mean = sum(record.spent for record in units) / sum(len(record.voters) for record in units)
-        return {"max_new_tokens": equal_budget(np.array([path.own for path in paths]),
-                                               np.array([path.spent for path in paths]), budget, mean)}
+        paths = [path for record in alone for path in record.paths]
+        own, voters = np.array([path.own for path in paths]), sum(len(record.voters) for record in units)
+        if study.settings.count_with is None:
+            spent, rate = np.array([path.spent for path in paths]), np.ones(len(paths))
+            mean = sum(record.spent for record in units) / voters
+        else:
+            spent = np.array([path.counted_spent for path in paths])
+            rate = np.array([path.counted.get("own", 0) / max(path.own, 1) for path in paths])
+            mean = sum(record.counted for record in units) / voters
+        return {"max_new_tokens": equal_budget(own, spent, budget, mean, rate)}

@@ -15,11 +15,11 @@ from leapgen.config import LeapConfig, config_from, plain_values
 from leapgen.evaluation.design import Arm, depths
 from leapgen.evaluation.settings import StudySettings
 from leapgen.protocol.prompts import PromptSet
-from leapgen.tasks.base import Task
-from leapgen.tasks.problems import Problem
+from leapgen.tasks.base import Problem, Task
 
 FILE = "study.json"
 FORMAT = 1
+SHOWN = 20  # differences
 COMPARED = ("id", "question", "answer", "grader")  # of a problem; details are the task's own
 
 
@@ -60,7 +60,8 @@ def join(folder: Path, wanted: Mapping[str, Any]) -> None:
     file = folder / FILE
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; a study needs a folder.")
-    if folder.is_dir() and not file.exists() and any(not entry.name.startswith(f".{FILE}") for entry in folder.iterdir()):
+    others = folder.is_dir() and any(not entry.name.startswith(f".{FILE}") for entry in folder.iterdir())
+    if others and not file.exists():  # asked last: who begins a study puts its file there first
         raise ValueError(f"{folder} is a folder with something else in it. Choose another one for the study.")
     folder.mkdir(parents=True, exist_ok=True)
     if not file.exists():
@@ -68,8 +69,9 @@ def join(folder: Path, wanted: Mapping[str, Any]) -> None:
     other = [f"  {name}: {_shown(before)} there, {_shown(now)} asked for"
              for name, before, now in _differences(_read(folder), wanted)]
     if other:
-        raise ValueError(f"{folder} holds a study of other settings:\n" + "\n".join(other)
-                         + "\nGo on as it was begun, or choose another folder.")
+        more = [f"  and {len(other) - SHOWN} others"] if len(other) > SHOWN else []
+        raise ValueError("\n".join([f"{folder} holds a study of other settings:", *other[:SHOWN], *more,
+                                    "Go on as it was begun, or choose another folder."]))
 
 
 def read(folder: Path) -> tuple[Task, list[Arm], StudySettings]:
@@ -134,14 +136,18 @@ def _plain(value: Any) -> Any:
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Names of values that differ, and both. Lists differ as a whole."""
+    """Names of values that differ, and both. Lists differ as a whole, but for as many problems."""
     if isinstance(before, Mapping) and isinstance(now, Mapping) and (before or now):
         for key in {**before, **now}:
             yield from _differences(before.get(key, ...), now.get(key, ...), f"{name}.{key}".lstrip("."))
         if not name and (one := [*before.get("arms", ())]) != (other := [*now.get("arms", ())]) and {*one} == {*other}:
             yield "order of arms", one, other
     elif before != now:
-        yield name, before, now
+        if name == "problems" and len(before) == len(now):
+            for place, pair in enumerate(zip(before, now, strict=True)):
+                yield from _differences(*pair, f"{name}[{place}]")
+        else:
+            yield name, before, now
 
 
 def _shown(value: Any) -> str:

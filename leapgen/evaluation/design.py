@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from leapgen.evaluation.records import Record
+from leapgen.evaluation.settings import StudySettings
 from leapgen.evaluation.units import Unit
 from leapgen.protocol.base import Method
 from leapgen.protocol.leap import Leap
 from leapgen.record.run import LeapOutput
-from leapgen.tasks.base import Task
-from leapgen.tasks.problems import Problem
+from leapgen.tasks.base import Problem, Task
 
 
 class Finished(Protocol):
@@ -21,6 +21,9 @@ class Finished(Protocol):
 
     @property
     def folder(self) -> Path: ...
+
+    @property
+    def settings(self) -> StudySettings: ...
 
     @property
     def task(self) -> Task: ...

@@ -15,13 +15,13 @@ INK, MUTED, GRID = "#1f2328", "#6a7078", "#e3e6ea"
 COLOURS = ("#2f6fb2", "#9aa3ad", "#d9822b", "#3f9470", "#8a63ab", "#c4515a")  # first: what is asked about; second: without
 KIND_COLOURS = {"own": COLOURS[0], "summaries": COLOURS[2], "peers' words": COLOURS[3], "consistent": COLOURS[3],
                 "unaffected": COLOURS[1], "influenced": COLOURS[0], "changed otherwise": COLOURS[2]}
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {  # of matplotlib's own names
     "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white", "font.size": 9.5,
     "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": MUTED,
     "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.8,
     "axes.titlesize": 9.5, "axes.titlelocation": "left", "legend.frameon": False, "legend.fontsize": 8.5,
     "xtick.major.size": 3, "ytick.major.size": 0}
-PAPER: dict[str, Any] = {"marker": "D", "markersize": 5.5, "markerfacecolor": "none", "markeredgecolor": INK,
+PAPER: dict[str, Any] = {"marker": "D", "markersize": 5.5, "markerfacecolor": "white", "markeredgecolor": INK,
                          "markeredgewidth": 1.1, "linestyle": "none"}
 OUTLINE = "the paper's"
 Draw = Callable[[Result, Any], None]  # into a matplotlib Figure
@@ -37,15 +37,21 @@ def save_picture(result: Result, draw: Draw, size: tuple[float, float], file: st
     """
     try:
         from matplotlib import rc_context
-        from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError('pictures need matplotlib: pip install "leapgen[eval]".') from error
     with rc_context(STYLE):
-        figure = Figure(figsize=size, layout="constrained")
-        draw(result, figure)
-        figure.suptitle(result.title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
-        _legend(figure, result)
-        figure.savefig(file, dpi=160)
+        drawn(result, draw, size).savefig(file, dpi=160)
+
+
+def drawn(result: Result, draw: Draw, size: tuple[float, float]) -> Any:
+    """The picture as a matplotlib figure, in the style that is set."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    draw(result, figure)
+    figure.suptitle(result.title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
+    _legend(figure, result)
+    return figure
 
 
 def one(panel: Panel) -> Draw:
@@ -68,7 +74,7 @@ def curve(column: str, label: str = "with peers", also: Mapping[str, str] | None
         rows = [row for row in result.table.rows if row.x is not None]
         for (name, said), colour in zip([(column, label), *(also or {}).items()], COLOURS, strict=False):
             there = [row for row in rows if name in row.values]
-            x = [row.x for row in there]
+            x = [row.x for row in there if row.x is not None]
             means, below, above = _spans(there, result.table.column(name))
             axes.errorbar(x, means, yerr=[below, above], color=colour, marker="o", markersize=5, linewidth=1.8, capsize=2.5,
                           elinewidth=1, label=said)
@@ -123,7 +129,7 @@ def dots(column: str, cost: str = "") -> Panel:
         if cost:
             axes.annotate("tokens\na path", (1.01, 1.0), xycoords="axes fraction", va="bottom", fontsize=8, color=MUTED)
         axes.set_yticks(places, [row.label for row in rows])
-        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
         _measured(axes, result.table.column(column), "x")
 
     return draw
@@ -222,8 +228,8 @@ def _spans(rows: Sequence[Row], column: Column) -> Spans:
 
 def _beside(axes: Any, rows: Sequence[Row], result: Result, column: str, places: Sequence[float] | np.ndarray,
             flat: bool = False) -> None:
-    """The paper's numbers of these rows, where it has them."""
-    numbers = result.published.get(column, {})
+    """The paper's numbers of these rows, where it has them. Its tokens are of another length, and are not drawn."""
+    numbers = result.published.get(column, {}) if result.table.column(column).unit in ("%", "points") else {}
     found = [(place, numbers[row.key]) for row, place in zip(rows, places, strict=True) if row.key in numbers]
     if found:
         where, what = zip(*found, strict=True)
@@ -246,12 +252,12 @@ def _measured(axes: Any, column: Column, along: str, bars: bool = False) -> None
     getattr(axes, f"set_{along}label")(column.heading)
     axes.grid(axis=along)
     axis = axes.yaxis if along == "y" else axes.xaxis
-    if column.unit != "%":
-        axis.set_major_formatter("{x:,.0f}")
-        if not bars:
-            getattr(axes, f"set_{along}lim")(0, None)
-        return
     low, high = getattr(axes, f"get_{along}lim")()
+    if column.unit != "%":
+        axis.set_major_formatter("{x:,.0f}" if high >= 10 else "{x:g}")
+        if not bars or -low == high:  # nothing but zeros
+            getattr(axes, f"set_{along}lim")(0, None if high > 0.1 else 1)
+        return
     low = 0.0 if bars else max(-2.0, 10 * math.floor(low / 10))
     getattr(axes, f"set_{along}lim")(low, min(104.0 if not bars else 112.0, high))
     axis.set_ticks([tick for tick in range(0, 101, 10 if high - low < 60 else 20) if tick >= low])
@@ -272,7 +278,7 @@ def _legend(figure: Any, result: Result) -> None:
         entries[f"the paper, in outline ({result.whose})"] = Patch(facecolor="none", edgecolor=MUTED, linewidth=1.6)
     if len(entries) > 1:
         figure.legend(entries.values(), entries.keys(), loc="outside lower center",
-                      ncols=_columns(list(entries), 15 * figure.get_figwidth()))
+                      ncols=_columns(list(entries), 12 * figure.get_figwidth()))
 
 
 def _columns(labels: Sequence[str], letters: float) -> int:

@@ -15,8 +15,7 @@ from leapgen.evaluation.records import PathRecord, Record
 from leapgen.evaluation.settings import StudySettings
 from leapgen.evaluation.units import Unit
 from leapgen.record.run import LeapOutput, PathOutput
-from leapgen.tasks.base import Task
-from leapgen.tasks.problems import Problem
+from leapgen.tasks.base import Problem, Task
 
 OWN_WORDS = ("own", "answer")
 LONGEST = 1000  # characters of a prepared value; of longer ones a record has a digest

@@ -1,7 +1,7 @@
 """What comments do to answers, from probes: types of communication, influence, transitions, errors passed on, commitment.
 
-No judge reads anything: a comment's effect is the difference between two probes. ``same`` says whether two answers are one,
-such as a grader's; a path without an answer agrees with paths without one. Intervals are bootstrapped over problems.
+No judge reads anything: a comment's effect is the difference between two probes. A path without an answer agrees with paths
+without one. Intervals are bootstrapped over problems.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from leapgen.evaluation.metrics import Estimate, estimate, share
-from leapgen.evaluation.probes import Probe, standing
+from leapgen.evaluation.probes import Probe, probes_of, standing
+from leapgen.evaluation.records import Record
+from leapgen.tasks.base import Problem, Task
 
-Same = Callable[[str, str], bool]  # (expected or earlier, answer)
 Type = Literal["consistent", "unaffected", "influenced", "changed"]
 TYPES: tuple[Type, ...] = ("consistent", "unaffected", "influenced", "changed")
 CHANGES = {"C→C": (True, True), "I→C": (False, True), "C→I": (True, False), "I→I": (False, False)}  # right before and after
@@ -26,7 +27,8 @@ class Communication(NamedTuple):
     """What a path's answer did when it read its peers.
 
     ``type``: all peers' answers, its own before and its own after are one (``consistent``); they are not, and its own is
-    what it was (``unaffected``), a peer's (``influenced``), or another and no peer's (``changed``).
+    what it was (``unaffected``), a peer's (``influenced``), or another and no peer's (``changed``). A peer's is also the
+    answer that it comes to alone within the thought that probes are given: its message may be ahead of its reasoning.
     """
 
     block: int
@@ -40,57 +42,74 @@ class Communication(NamedTuple):
 
 @dataclass(frozen=True)
 class ProbedRun:
-    """One run on a problem, with the answers of its paths in the end."""
+    """One run on a problem.
+
+    Args:
+        problem: its id.
+        answers: of the paths in the end.
+        right: whether an answer is right; asked once for each.
+        groups: places of answers that are one, as a grader or a task groups them.
+    """
 
     problem: str
-    expected: str
     probes: Sequence[Probe]
     answers: Sequence[str | None]
-    same: Same
+    right: Callable[[str], bool]
+    groups: Callable[[Sequence[str]], list[list[int]]]
+
+    @classmethod
+    def of(cls, task: Task, problem: Problem, record: Record) -> ProbedRun:
+        """A study's unit."""
+        return cls(problem.id, probes_of(record.probes), [path.answer for path in record.paths],
+                   lambda answer: task.grade(problem, answer), lambda answers: task.groups(problem, answers))
 
     def is_right(self, answer: str | None) -> bool:
-        return self._number(answer) == 0
+        if answer is None:
+            return False
+        if answer not in self._right:
+            self._right[answer] = self.right(answer)
+        return self._right[answer]
 
     def agree(self, one: str | None, other: str | None) -> bool:
-        return self._number(one) == self._number(other)
+        return one == other or (one is not None and other is not None and self._numbers[one] == self._numbers[other])
 
-    def _number(self, answer: str | None) -> int:
-        """Answers that are one have one number, and those that are the expected one 0."""
-        if answer is None:
-            return -1
-        if answer not in self._numbers:
-            known = (number for other, number in self._numbers.items() if self.same(other, answer))
-            self._numbers[answer] = next(known, len(self._numbers))
-        return self._numbers[answer]
+    @cached_property
+    def _right(self) -> dict[str, bool]:
+        return {}
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
-        return {self.expected: 0}
+        """One for all answers that are one."""
+        given = list(dict.fromkeys(answer for answer in (*(probe.answer for probe in self.probes), *self.answers)
+                                   if answer is not None))
+        return {given[place]: number for number, places in enumerate(self.groups(given)) for place in places}
 
     def probe(self, kind: str, path: int, block: int) -> Probe | None:
         return next((one for one in self.probes if (one.kind, one.path, one.block) == (kind, path, block)), None)
 
     def standing(self, path: int, block: int) -> str | None:
-        """What a path would have answered when a block's comments were read."""
+        """What a path would have answered when a block's comments were read; one that had ended stands by its answer."""
         probe = standing(self.probes, path, block)
-        return None if probe is None else probe.answer
+        return None if probe is None else self.answers[path] if probe.kind == "end" else probe.answer
 
-    def communications(self, kind: Literal["after", "placebo"] = "after") -> list[Communication]:
-        """One for each path and block at which it read a peer; ``placebo``: as if the placebo had been what they said."""
+    def communications(self, kind: Literal["after", "placebo", "alone"] = "after") -> list[Communication]:
+        """One for each path and block at which it read a peer; by ``kind`` in place of the probes after the comment."""
         found = []
         for probe in self.probes:
             before = None if probe.block is None else self.probe("before", probe.path, probe.block)
             if probe.kind == kind and probe.block is not None and before is not None and probe.peers:
                 theirs = [self.standing(peer, probe.block) for peer in probe.peers]
+                later = [one.answer for peer in probe.peers for one in [self.probe("alone", peer, probe.block)] if one]
                 found.append(Communication(
-                    probe.block, probe.path, self._type(before.answer, probe.answer, theirs), self.is_right(before.answer),
-                    self.is_right(probe.answer), len(theirs), sum(not self.is_right(answer) for answer in theirs)))
+                    probe.block, probe.path, self._type(before.answer, probe.answer, theirs, later),
+                    self.is_right(before.answer), self.is_right(probe.answer), len(theirs),
+                    sum(not self.is_right(answer) for answer in theirs)))
         return found
 
-    def _type(self, before: str | None, after: str | None, peers: Sequence[str | None]) -> Type:
+    def _type(self, before: str | None, after: str | None, peers: Sequence[str | None], later: Sequence[str | None]) -> Type:
         if self.agree(before, after):
             return "consistent" if all(self.agree(before, answer) for answer in peers) else "unaffected"
-        return "influenced" if any(self.agree(after, answer) for answer in peers) else "changed"
+        return "influenced" if any(self.agree(after, answer) for answer in (*peers, *later)) else "changed"
 
     def answers_at(self, own_tokens: int) -> list[tuple[str | None, str | None]]:
         """Of each path that has been probed by then: what it would have answered, and what it answers in the end."""
@@ -104,13 +123,13 @@ class ProbedRun:
                 found.append((max(shares, key=lambda probe: probe.own_tokens).answer, last))
         return found
 
-    def influence(self, block: int, against: Literal["placebo", "before"] = "placebo") -> np.ndarray:
+    def influence(self, block: int, against: Literal["placebo", "alone", "before"] = "placebo") -> np.ndarray:
         """[paths, paths] in nats: how much likelier path i gives peer j's answer for having read the comment of a block.
 
         Peer j's answer is that before its own comment. NaN where i did not read j, or this was not scored.
 
         Args:
-            against: what it would be otherwise: after a placebo comment, or just before the comment.
+            against: what it would be otherwise: after a placebo comment, after none, or just before the comment.
         """
         matrix = np.full((len(self.answers), len(self.answers)), np.nan)
         for probe in self.probes:
@@ -123,7 +142,7 @@ class ProbedRun:
         return matrix
 
 
-def types(runs: Sequence[ProbedRun], kind: Literal["after", "placebo"] = "after",
+def types(runs: Sequence[ProbedRun], kind: Literal["after", "placebo", "alone"] = "after",
           block: int | None = None) -> dict[Type, Estimate | None]:
     """The share of each type (the paper's Figure 9, without a judge), at one block or at all."""
     def those(type: Type) -> Callable[[ProbedRun], list[bool]]:
@@ -151,7 +170,8 @@ def propagation(runs: Sequence[ProbedRun]) -> dict[int, Estimate | None]:
     return {wrong: _share(runs, those(wrong)) for wrong in range(most + 1)}
 
 
-def mean_influence(runs: Sequence[ProbedRun], against: Literal["placebo", "before"] = "placebo") -> Estimate | None:
+def mean_influence(runs: Sequence[ProbedRun],
+                   against: Literal["placebo", "alone", "before"] = "placebo") -> Estimate | None:
     """Nats, of ``ProbedRun.influence`` over pairs whose answers differ: the mean over problems of each one's mean."""
     values: dict[str, list[float]] = {}
     for run in runs:

@@ -73,23 +73,25 @@ def at_equal_cost(right: np.ndarray, own: np.ndarray, spent: np.ndarray, mean: f
     return budget, (right & (own <= budget)).mean(axis=1)
 
 
-def equal_budget(own: np.ndarray, spent: np.ndarray, budget: int, mean: float) -> int:
-    """The budget at which independent paths spend ``mean`` tokens each, from how they did with ``budget``.
+def equal_budget(own: np.ndarray, spent: np.ndarray, budget: int, mean: float, rate: np.ndarray | float = 1.0) -> int:
+    """The budget at which independent paths spend ``mean`` each, from how they did with ``budget``.
 
     Where they spent as much or more, it is the smallest budget that leaves them as much if it cuts their reasoning alone.
     Where they spent less, those that were cut get the difference, which is more than they may use.
 
     Args:
-        own: int [paths], reasoning tokens; spent: int [paths], all that counts.
+        own: int [paths], reasoning tokens; spent: [paths], the cost of all that counts.
+        rate: [paths], what a reasoning token of each path costs.
     """
+    rate = np.broadcast_to(rate, own.shape)
     missing, cut = mean * len(own) - spent.sum(), own >= budget
     if missing > 0:
-        return budget + int(np.ceil(missing / cut.sum())) if cut.any() else budget
-    rest = (spent - own).sum()
+        return budget + int(np.ceil(missing / rate[cut].sum())) if cut.any() else budget
+    rest = (spent - own * rate).sum()
     low, high = 1, max(int(own.max()), 1)
     while low < high:  # what is spent grows with the budget
         middle = (low + high) // 2
-        if np.minimum(own, middle).sum() + rest >= mean * len(own):
+        if (np.minimum(own, middle) * rate).sum() + rest >= mean * len(own):
             high = middle
         else:
             low = middle + 1

@@ -58,8 +58,8 @@ class Probed(Leap):
 
     Args:
         every: probes paths after every ``every`` own tokens, too.
-        think: own tokens that a path reasons after a comment before it is probed. A placebo's fork reasons as many, drawn
-            by the same random numbers.
+        think: own tokens that a path reasons after a comment before it is probed. The placebo's fork reasons as many, and
+            so does one without a comment, by the same random numbers.
         placebo: a kind of LeaP that says what a path reads instead, such as ``leapgen.evaluation.placebos.Scrambled``.
         score: whether to score, at each block, a path's own answer and those of the peers it read: their answers before
             the block's comments.
@@ -108,11 +108,13 @@ class Probed(Leap):
     def told(self, path: Path, messages: Sequence[Message]) -> Sequence[Message]:
         block, length = self.group.blocks[-1].index, len(path.transcript)
         self._reading[path.index] = self._probe("before", path, length, block=block)
+        if self._think:
+            self._reading[path.index] += self._probe("alone", path, length, block=block, think=True)
         if isinstance(self._placebo, Leap):
             instead = self._placebo.told(path, messages)
             _, comment, _ = exchange.fitting(path, instead)
             if instead and comment:
-                self._reading[path.index] += self._probe("placebo", path, length, comment, block)
+                self._reading[path.index] += self._probe("placebo", path, length, comment, block, think=True)
         return super().told(path, messages)
 
     def go_on(self, path: Path) -> None:
@@ -130,15 +132,15 @@ class Probed(Leap):
     # -- a probe ----------------------------------------------------------------------------------------------------
 
     def _probe(self, kind: Kind, path: Path, length: int, comment: Sequence[int] = (), block: int | None = None,
-               peers: Sequence[int] = ()) -> list[Probe]:
+               peers: Sequence[int] = (), think: bool = False) -> list[Probe]:
         """Begins a probe behind a path's first tokens and a comment; none where it does not fit the context."""
-        speaker, think = path.speaker, self._think if comment else 0
-        needed = len(speaker.prompt) + length + len(comment) + think + len(speaker.answer_phrase) + self._tokens
+        speaker, thought = path.speaker, self._think if think else 0
+        needed = len(speaker.prompt) + length + len(comment) + thought + len(speaker.answer_phrase) + self._tokens
         if needed > speaker.engine.context_length:
             return []
         probe = Probe(kind, path.index, path.own_tokens, block, list(peers))
         self.probes.append(probe)
-        self._begin(probe, path, _said(path)[:length], comment, path.branch if think else None)
+        self._begin(probe, path, _said(path)[:length], comment, path.branch if thought else None)
         return [probe]
 
     def _begin(self, probe: Probe, path: Path, said: list[int], comment: Sequence[int], branch: int | None) -> None:

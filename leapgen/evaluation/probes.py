@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["before", "after", "placebo", "share", "end"]
+Kind = Literal["before", "alone", "placebo", "after", "share", "end"]
 
 
 @dataclass
@@ -14,8 +14,9 @@ class Probe:
     """What a path would have answered at one place.
 
     Args:
-        kind: ``before`` it read a comment, ``after`` it had read it, ``placebo``: after another comment in its place;
-            ``share``: after a number of own tokens; ``end``: at the end of its reasoning.
+        kind: ``before`` it read a comment; ``after`` it had read it; ``placebo``: after another comment in its place;
+            ``alone``: without a comment, after as many own tokens as these two; ``share``: after a number of own tokens;
+            ``end``: at the end of its reasoning.
         path: its index.
         own_tokens: that it had sampled by then, cut ones included.
         block: that the comment is of.
@@ -41,6 +42,6 @@ def probes_of(held: Mapping[str, Any]) -> list[Probe]:
 
 
 def standing(probes: Iterable[Probe], path: int, block: int) -> Probe | None:
-    """What a path thought when the comments of a block were read: its probe before its own, or that at its end."""
+    """What a path would have answered when a block's comments were read: before its own, or at its end if it had ended."""
     return next((probe for probe in probes if probe.path == path and (
         (probe.kind == "before" and probe.block == block) or probe.kind == "end")), None)

@@ -44,6 +44,11 @@ class PathRecord:
         """All tokens after the prompt and a given beginning."""
         return sum(self.tokens.get(kind, 0) for kind in SPENT)
 
+    @property
+    def counted_spent(self) -> int:
+        """The same as the study's ``count_with`` counts."""
+        return sum(self.counted.get(kind, 0) for kind in SPENT)
+
 
 @dataclass(frozen=True)
 class Record:
@@ -86,9 +91,20 @@ class Record:
         return [path.right for path in self.voters]
 
     @property
+    def discarded(self) -> int:
+        """Tokens that were sampled and then cut, or dropped with a summary."""
+        return self.ledger.get("discarded", 0)
+
+    @property
     def spent(self) -> int:
-        """What the paths together cost: their tokens after the prompt, and those that were sampled and then discarded."""
-        return sum(path.spent for path in self.paths) + self.ledger.get("discarded", 0)
+        """What the paths together cost: their tokens after the prompt, and those discarded."""
+        return sum(path.spent for path in self.paths) + self.discarded
+
+    @property
+    def counted(self) -> float:
+        """The same as the study's ``count_with`` counts. Of what was discarded there is no text: it is in proportion."""
+        kept = sum(path.spent for path in self.paths)
+        return self.spent * sum(path.counted_spent for path in self.paths) / kept if kept else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -28,7 +28,7 @@ class StudySettings:
         dtype: of the weights, as transformers takes it.
         context_length: positions a path may have; None for the model's own.
         aha: words that count as turns of thought, in a path's own words alone.
-        count_with: a tokenizer by which tokens are counted a second time.
+        count_with: a tokenizer by which tokens are counted a second time; what is of equal cost goes by it.
 
     Raises:
         ValueError, TypeError: a value that is not allowed.

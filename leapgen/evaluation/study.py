@@ -23,8 +23,7 @@ from leapgen.generator import LeapGenerator
 from leapgen.pretrained import load_tokenizer
 from leapgen.record.files import save_bytes
 from leapgen.record.run import LeapOutput
-from leapgen.tasks.base import Task
-from leapgen.tasks.problems import Problem
+from leapgen.tasks.base import Problem, Task
 
 
 class Study:

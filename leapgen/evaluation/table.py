@@ -51,17 +51,13 @@ class ArmResults:
     def tokens(self, counted: bool = False) -> dict[str, float]:
         """For each path that votes, by kind; ``discarded`` were sampled and then cut or dropped, ``all`` counts as cost.
 
-        ``counted``: as the study's ``count_with`` counts. Of what was discarded there is no text: it is taken in proportion.
+        ``counted``: as the study's ``count_with`` counts.
         """
         kinds, discarded = Counter[str](), 0.0
         for record in self.records:
-            own = Counter[str]()
             for path in record.paths:
-                own.update(path.counted if counted else path.tokens)
-            lost = record.ledger.get("discarded", 0)
-            before = sum(path.spent for path in record.paths)
-            discarded += lost * sum(own[kind] for kind in SPENT) / before if counted and before else lost
-            kinds += own
+                kinds.update(path.counted if counted else path.tokens)
+            discarded += record.counted - sum(path.counted_spent for path in record.paths) if counted else record.discarded
         means = {kind: kinds[kind] / len(self.paths) for kind in SPENT if kinds[kind]} | {
             "discarded": discarded / len(self.paths)}
         return {**means, "all": sum(means.values())}
@@ -169,7 +165,8 @@ def text(summary: Mapping[str, Any]) -> str:
 
 NOTES = """Percent, with 95% bootstrap intervals over problems. ±groups: standard deviation of Pass@1 between groups, in
 points. gain: points of Pass@1 above independent paths on the same problems; at equal tokens: above the arm equal:NAME, whose
-own row says what it spent. tokens: for each path that votes, all after the prompt, and what was sampled and discarded."""
+own row says what it spent. tokens: for each path that votes, all after the prompt, and what was sampled and discarded.
+Where tokens are counted a second time, equal:NAME is equal in these."""
 
 
 def write_report(study: Study) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from leapgen.engine import Event
@@ -14,7 +13,6 @@ from leapgen.protocol.path import Path
 from leapgen.protocol.speaker import Speaker
 from leapgen.record.events import BlockEvent, GroupEvent, SegmentEvent
 from leapgen.record.ledger import Ledger
-from leapgen.record.message import Source
 from leapgen.record.run import BlockRecord, PathOutput
 
 
@@ -39,8 +37,7 @@ class Protocol(ABC):
         Raises:
             ValueError: says what does not fit, and what to change.
         """
-        for speaker in self.group.speakers:
-            check_prompt(speaker, max(map(len, self.group.beginnings)))
+        check_prompt(self.group.speaker, max(map(len, self.group.beginnings)))
 
     def go_on(self, path: Path) -> None:
         """Lets a path reason, up to where it is to wait: one at its beginning, or a resumed one in its reasoning."""
@@ -86,20 +83,17 @@ class Group:
     after each step; all return what happened. ``outputs`` may be read at any time; ``close`` frees the pages.
 
     Args:
-        speakers: of each path; ``speaker`` is the first one's. All have one engine and the same settings.
-        beginnings: tokens that each path goes on from; without any, all paths begin with their prompt's end.
+        beginnings: tokens that each path goes on from; without any, all paths begin with the prompt's end.
     """
 
-    def __init__(self, speakers: Sequence[Speaker], protocol: Method, seed: int, question: int = 0,
+    def __init__(self, speaker: Speaker, protocol: Method, n: int, seed: int, question: int = 0,
                  beginnings: Sequence[Sequence[int]] = ()) -> None:
-        self.speaker, self.seed, self.question = speakers[0], seed, question
-        self.speakers = list({id(speaker): speaker for speaker in speakers}.values())  # each once
-        self.beginnings = [list(beginning) for beginning in beginnings] or [[] for _ in speakers]
-        self.ledger = Ledger(prompt=len(self.speaker.prompt))
+        self.speaker, self.seed, self.question = speaker, seed, question
+        self.beginnings = [list(beginning) for beginning in beginnings] or [[] for _ in range(n)]
+        self.ledger = Ledger(prompt=len(speaker.prompt))
         self.blocks: list[BlockRecord] = []
         self._events: list[GroupEvent] = []
-        self.paths = [Path(i, question, speaker, seed, self.ledger, self._events.append)
-                      for i, speaker in enumerate(speakers)]
+        self.paths = [Path(i, question, speaker, seed, self.ledger, self._events.append) for i in range(n)]
         self._members: dict[object, Path] = {path: path for path in self.paths}
         for path, beginning in zip(self.paths, self.beginnings, strict=True):
             path.begin(beginning)
@@ -118,46 +112,23 @@ class Group:
         self._enter([path for path in self.paths if path.stage != "finished" or self.protocol.retains(path)])
         return self._happened()
 
-    def ask(self, paths: Sequence[Path], prompt: Sequence[int], sources: Sequence[Source] = ()) -> None:
-        """Puts another prompt in place of that of paths that have said nothing yet, and lets them reason.
-
-        Args:
-            sources: which of its tokens are whose words.
-        """
-        for path in paths:
-            path.turn_to(replace(path.speaker, prompt=tuple(prompt)), sources)
-            path.stage = "reasoning"
-        self._enter(paths)
-
     def _enter(self, paths: Sequence[Path]) -> None:
-        """What prompts and beginnings have in common is computed once, however many paths share it."""
-        engine = self.speaker.engine
-        before = [path.sequence for path in paths if path.sequence is not None]
-        trunks: list[LiveSequence] = []
+        """The prompt is computed once, and each beginning once behind it, however many paths share them."""
+        engine, prompt = self.speaker.engine, self.speaker.prompt
+        root = engine.add(prompt, self.speaker.sampling, limit=len(prompt) + 1, ledger=self.ledger, then="reason")
+        trunks: dict[tuple[int, ...], LiveSequence] = {(): root}
         for path in paths:
-            trunk = self._trunk([*before, *trunks], [*path.speaker.prompt, *self.beginnings[path.index]])
-            if trunk not in trunks:
-                trunks.append(trunk)
-            path.enter(trunk)
+            beginning = tuple(self.beginnings[path.index])
+            if beginning not in trunks:
+                trunks[beginning] = engine.fork(root)
+                engine.extend(trunks[beginning], beginning, limit=len(prompt) + len(beginning) + 1, phase="prompt",
+                              then="reason")
+            path.enter(trunks[beginning])
         for path in paths:
             if path.stage == "reasoning":
                 self.protocol.go_on(path)
-        for sequence in (*before, *trunks):
-            engine.release(sequence)
-
-    def _trunk(self, others: Sequence[LiveSequence], tokens: list[int]) -> LiveSequence:
-        """A sequence of these tokens to fork paths from: one of the others, or a fork of the one that is most like it."""
-        engine, limit = self.speaker.engine, len(tokens) + 1
-        common, like = max(((_in_common(other.tokens, tokens), other) for other in others), key=lambda pair: pair[0],
-                           default=(0, None))
-        if like is None or not common:
-            return engine.add(tokens, self.speaker.sampling, limit=limit, ledger=self.ledger, then="reason")
-        if common == len(tokens) == len(like):
-            return like
-        trunk = engine.fork(like)
-        engine.crop(trunk, common)
-        engine.extend(trunk, tokens[common:], limit=limit, phase="prompt", then="reason")
-        return trunk
+        for trunk in trunks.values():
+            engine.release(trunk)
 
     def handle(self, event: Event) -> list[GroupEvent]:
         """Takes one engine event of a sequence of this group."""
@@ -195,9 +166,3 @@ class Group:
         """Gives every page back."""
         for path in self.paths:
             path.close()
-
-
-def _in_common(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two lists begin with alike."""
-    shortest = min(len(first), len(second))
-    return next((i for i in range(shortest) if first[i] != second[i]), shortest)

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from leapgen.config import LeapConfig
 from leapgen.protocol.prompts import PromptSet
-from leapgen.protocol.text import Plain, Vocabulary, decode, encode_alone
+from leapgen.protocol.text import Plain, Vocabulary, encode_alone
 
 Messages = Sequence[Mapping[str, Any]]
 Prompt = str | Messages | Sequence[int]
@@ -135,22 +135,6 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str | Messages, le
     if opening and think_start and not text.rstrip().endswith(think_start):
         text += think_start + "\n"
     return veil.encode(text + opening, add_special_tokens=False)
-
-
-def user_turn(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int]) -> tuple[list[int], list[int]]:
-    """A prompt's tokens up to the end of the user's turn, and those that the chat template puts behind it.
-
-    Where it does not end as the template ends prompts (without a template, or of token ids), all of it is the turn.
-    """
-    if tokenizer.chat_template is not None:
-        word = "question"
-        rendered = str(tokenizer.apply_chat_template([{"role": "user", "content": word}], tokenize=False,
-                                                     add_generation_prompt=True))
-        behind = rendered[rendered.rindex(word) + len(word) :] if word in rendered else ""
-        for start in range(len(prompt) - 1, max(len(prompt) - 256, 0), -1) if behind else ():
-            if decode(tokenizer, prompt[start:]).startswith(behind):
-                return list(prompt[:start]), list(prompt[start:])
-    return list(prompt), []
 
 
 class _Veil:

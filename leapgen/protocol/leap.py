@@ -37,12 +37,11 @@ class Leap(Protocol):
         self._block: BlockRecord | None = None  # the block being held
         if self.config.paths_after is not None:
             for path in group.paths[self.config.paths_after :]:  # it neither writes an answer nor is asked for one
-                path.votes, path.speaker = False, path.speaker.without_answer()
+                path.votes, path.speaker = False, group.speaker.without_answer()
 
     def check(self) -> None:
         super().check()
-        for speaker in self.group.speakers:
-            check_block(speaker, self.config, min(map(len, self.group.beginnings)))
+        check_block(self.group.speaker, self.config, min(map(len, self.group.beginnings)))
 
     def go_on(self, path: Path) -> None:
         stretch = self.schedule.stretch(len(self.group.blocks), path.round_tokens)

@@ -65,8 +65,6 @@ Now the problem:
 {question}
 
 Reason step by step, and put your final answer within \\boxed{}."""
-_AGGREGATE = ("\n\nOthers have worked on this problem before you. Their responses follow; each may be right or wrong. Check "
-              "them step by step, take over what holds up, and then give your own answer.")
 _START_OVER = " If you come to think that you have made a mistake, start again from scratch."
 _OPENING = "I will work through this carefully, sum up my progress when I am asked to, and check what my peers report.\n\n"
 _FORCED = "\n\nI have no time left, so I will give the best answer I have."
@@ -84,7 +82,6 @@ class PromptSet:
         explanation: user prompt that explains the tags; holds ``{question}``.
         plain: chain-of-thought user prompt; holds ``{question}``.
         start_over: follows the user prompt where ``LeapConfig.start_over`` says so.
-        aggregate: follows the question where an agent of a mixture reads the responses of others, which come behind it.
         opening: prefilled at the start of the assistant's turn (after ``<think>``), with ``explanation`` only.
         forced_answer: what a path out of budget says; thinking is closed and ``answer_lead`` follows.
         answer_lead: begins the forced answer.
@@ -100,7 +97,6 @@ class PromptSet:
     explanation: str = _EXPLANATION
     plain: str = _PLAIN
     start_over: str = _START_OVER
-    aggregate: str = _AGGREGATE
     opening: str = _OPENING
     forced_answer: str = _FORCED
     answer_lead: str = "\n\n**Final answer:** \\boxed{"

@@ -147,7 +147,7 @@ class LeapOutput:
     @property
     def probes(self) -> dict[str, Any]:
         """What ``leapgen.evaluation.probes.Probed`` has found out; {} without it."""
-        return self.state.get("probes", {})
+        return dict(self.state.get("probes", {}))
 
     @property
     def answers(self) -> list[str | None]:

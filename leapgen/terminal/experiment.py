@@ -23,6 +23,7 @@ ELSEWHERE = {"n": 32, "groups": 1, "dtype": "auto"}  # leapgen eval's own
 BUNDLED = {"maze": "maze-leap-t"}  # a base, and its LeaP-T
 MODELS = ("leap-t", "sft")
 OWN = ("beginnings", "fraction", "answers", "values", "think", "layers", "agents")
+LEAST = {"answers": 1, "layers": 1, "agents": 1, "think": 0}
 
 
 def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -90,11 +91,11 @@ def _own(options: argparse.Namespace, chosen: Experiment) -> dict[str, Any]:
     if other := [name for name in given if name not in chosen.options]:
         raise ValueError(f"experiment {chosen.name} has no --{other[0]}; it has "
                          f"{', '.join(f'--{name}' for name in chosen.options) or 'no options of its own'}.")
-    for name, allowed, words in (("fraction", lambda x: 0 < x < 1, "between 0 and 1"),
-                                 *((name, lambda x: x >= 1, "at least 1") for name in ("answers", "layers", "agents")),
-                                 ("think", lambda x: x >= 0, "at least 0")):
-        if name in given and not allowed(given[name]):
-            raise ValueError(f"--{name} {given[name]} is not allowed: it must be {words}.")
+    for name, value in given.items():
+        if name == "fraction" and not 0 < value < 1:
+            raise ValueError(f"--{name} {value} is not allowed: it must be between 0 and 1.")
+        if name in LEAST and value < LEAST[name]:
+            raise ValueError(f"--{name} {value} is not allowed: it must be at least {LEAST[name]}.")
     return {**chosen.options, **given}
 
 

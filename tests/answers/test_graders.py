@@ -103,6 +103,8 @@ ONE_TERM = table(r"""
     \frac{x^3-1}{x-1} | x^2+x+1
     \ln 8 | 3\ln 2
     \log_2 8 | 3
+    \log_{2}{8} | 3
+    \ln{8} | 3 \ln 2
     \log_{10} 1000 | 3
     \sqrt{2} | 1.41421356
     e^{2} | 7.389056
@@ -166,6 +168,7 @@ TWO_NUMBERS = table(r"""
 TWO_UNITS = table(r"""
     5\text{ cm} | 5\text{ km}
     5\text{ cm} | 5\text{ cm}^2
+    45\% | 45\text{ cm}
     18 dollars | 18 euros
     \$18 | 18\text{ euros}
     5 million | 5

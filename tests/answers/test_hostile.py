@@ -23,8 +23,6 @@ HARD = ("(x+y+1)^{90}-(x+y-1)^{90}", "((x+y+1)^{45}-(x+y-1)^{45})((x+y+1)^{45}+(
 COMMANDS = ["\\frac", "\\sqrt", "\\sin", "\\log", "\\binom", "\\pi", "\\infty", "\\pm", "\\cup", "\\text", "\\left", "\\sum",
             "\\def", "\\begin{pmatrix}", "\\end{pmatrix}", "\\\\", "\\{", "\\}", "\\cdot", "\\in", "\\circ", "\\%", "\\$"]
 CHARACTERS = [*"0123456789xyeiE{}()[]^_+-*/=<>!,.;:%&$|'\"~ \n\t\0\x1b", "٣", "५", "²", "½", "∞", "漢", "\ud800", "√", "°"]
-
-
 TERMS = st.lists(st.sampled_from(["1", "2", "x", "+", "-", "\\sqrt{2}", "(", ")", "^{2}", "\\pi ", ",", "=", "0.5"]),
                  max_size=6).map("".join)
 
@@ -84,14 +82,22 @@ def test_hostile_answers_cost_little_in_threads_and_are_never_right():
         math.same(answers[i], answers[i - 1]), math.same(answers[i], answers[i] + " + 1")
         return time.perf_counter() - began
 
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(4) as pool:
         verdicts = list(pool.map(graded, answers))
         others = list(pool.map(against_another, range(0, 1000, 5)))
-    longest = max(seconds for _, seconds in verdicts)
-    print(f"1,000 hostile answers, of which {sum(read(answer) is not None for answer in answers)} can be read: {longest:.2f} s "
-          f"at most, {sum(seconds for _, seconds in verdicts):.1f} s in all; two pairs of them {max(others):.2f} s at most")
+    longest, longest_two = max(seconds for _, seconds in verdicts), max(others)
+    print(f"1,000 hostile answers, of which {sum(read(answer) is not None for answer in answers)} can be read: "
+          f"{longest:.2f} s at most, {sum(seconds for _, seconds in verdicts):.1f} s in all; two pairs {longest_two:.2f} s")
     assert [answer for answer, (same, _) in zip(answers, verdicts, strict=True) if same] == []
-    assert longest < 1 and max(others) < 2
+    # Who had to wait for a busy machine is asked again, alone.
+    slow = [answer for answer, (_, seconds) in zip(answers, verdicts, strict=True) if seconds > 1]
+    fresh = MathGrader()
+    fresh.same("\\sqrt{8}", "2\\sqrt{2}")
+    for answer in slow:
+        began = time.perf_counter()
+        fresh.same("7", answer)
+        assert time.perf_counter() - began < 1, answer
+    assert longest < 5 and longest_two < 10 and len(slow) < 10
 
 
 @settings(max_examples=500)
@@ -173,16 +179,21 @@ time.sleep(60)
 
 def test_the_worker_works_in_threads_and_forks_and_ends_quietly():
     """Would catch: SIGALRM in a thread that is not the main one; a fork that reads its parent's verdicts, or waits for a
-    lock whose holder it does not have; a worker ended with its first thread; warnings when Python ends.
+    lock whose holder it does not have; a worker ended with its first thread, or by a fork that ends; warnings at
+    the end.
     """
     code = SCRIPT + """
+worker = math._worker._connected()._process.pid
+if os.fork() == 0:
+    sys.exit()  # without having asked
+os.wait()
 child = os.fork()
 if child == 0:
     good = math.same("\\\\sqrt{18}", "3\\\\sqrt{2}") and not math.same("\\\\sqrt{18}", "2\\\\sqrt{2}")
     sys.exit(0 if good else 1)
 assert math.same("\\\\sqrt{32}", "4\\\\sqrt{2}")
-print(verdicts, os.waitpid(child, 0)[1])
+print(verdicts, os.waitpid(child, 0)[1], math._worker._connected()._process.pid == worker)
 """
     done = subprocess.run([sys.executable, "-W", "error::ResourceWarning", "-c", code], capture_output=True, text=True,
                           timeout=60)
-    assert (done.stdout, done.stderr) == ("[True] 0\n", "")
+    assert (done.stdout, done.stderr) == ("[True] 0 True\n", "")

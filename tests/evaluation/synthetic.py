@@ -12,9 +12,10 @@ from leapgen.evaluation.records import PathRecord, Record
 from leapgen.evaluation.settings import StudySettings
 from leapgen.evaluation.units import Unit
 from leapgen.record.run import LeapOutput, PathOutput, Segment
-from leapgen.tasks.base import Task
-from leapgen.tasks.base import Problem
+from leapgen.tasks.base import Problem, Task
 
+TAKEN = [{"kind": kind, "path": path, "own_tokens": 72 * block + 72, "block": block, "peers": [1 - path], "answer": "yes"}
+         for block in (0, 1) for path in (0, 1) for kind in ("before", "after")]
 MAZE = LeapConfig(interval=72, max_new_tokens=216)
 
 
@@ -68,6 +69,6 @@ def everything(experiment: Experiment, made: Plan, right: Callable[[str, int, in
                groups: int = 2) -> Synthetic:
     """A study in which every arm of an experiment has run on every problem."""
     records = [record(arm.name, problem, "".join("-+"[right(arm.name, problem, path)] for path in range(arm.n or made.n)),
-                      group=group, own=20 + problem, summary=3, comment=5, answer=2, aha=1)
+                      group=group, own=20 + problem, summary=3, comment=5, answer=2, aha=1, probes={"taken": TAKEN})
                for arm in experiment.arms(made) for problem in range(len(made.task.problems)) for group in range(groups)]
     return Synthetic(made.task, records)

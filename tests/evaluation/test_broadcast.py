@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,10 @@ from leap_run import LEAP, QUESTION, SAMPLING, generator
 
 from leapgen import EngineConfig, LeapOutput, stopping
 from leapgen.answers import normalize_answer
+from leapgen.evaluation.arms import arm
 from leapgen.evaluation.broadcast import Broadcast
+from leapgen.tasks.loading import load_task
+from leapgen.tasks.maze import Maze
 
 N, SETTINGS = 6, LEAP.replace(max_new_tokens=60, min_new_tokens=40)
 
@@ -56,6 +60,12 @@ def tokens(output):
 
 def test_each_answer_of_others_is_told_once(whole):
     """Would catch: an answer told twice, one's own told back, words of a summary, a path told what nobody has said."""
+    normal = [{reader: [block.summaries[route.peer].answer for route in routes] for reader, routes in block.routes.items()}
+              for block in whole.blocks]
+    assert len(normal) > 1
+    for index in range(N):
+        told = [answer for block in normal for answer in block.get(index, ())]
+        assert len(set(told)) == len(told)
     stated = {sender: message.answer for sender, message in whole.blocks[0].summaries.items()}
     assert set(stated.values()) == {"7", "8"} and len(stated) < N, "the seed must make both answers, and silent paths"
     for path in whole.paths:
@@ -79,6 +89,26 @@ def test_who_has_ended_tells_its_answer(leap):
         told = {index: message.answer for index, message in block.summaries.items() if index in ended}
         assert told == {index: ended[index] for index in told}
         assert not set(ended) & set(block.routes) or block.index == 0
+
+
+def test_a_guess_at_the_end_of_a_budget_is_not_told(leap):
+    """Would catch: a path that ran out of budget early and whose forced answer is told as one that was found."""
+    guess = leap.tokenizer.encode("9}", add_special_tokens=False)
+    phrase = leap.tokenizer.encode("boxed{", add_special_tokens=False)
+
+    def answer_nine(input_ids, scores):
+        ids = input_ids[0].tolist()
+        for count, token in enumerate(guess):
+            if ids[len(ids) - count - len(phrase) : len(ids)] == [*phrase, *guess[:count]]:
+                scores = torch.full_like(scores, -torch.inf)
+                scores[0, token] = 0.0
+        return scores
+
+    sampling = SAMPLING.replace(logits_processors=(answer_nine,), top_k=None, top_p=1.0)
+    output = leap.generate(QUESTION, 2, leap=SETTINGS, sampling=sampling, seed=5, protocol=Broadcast,
+                           beginning=[list(range(30, 75)), None])
+    assert (output.paths[0].finish_reason, output.paths[0].answer) == ("forced", "9")
+    assert len(output.blocks) == 4 and not any(block.summaries for block in output.blocks)
 
 
 def test_nobody_is_interrupted_where_nothing_is_found(leap):
@@ -109,9 +139,32 @@ def test_a_stopped_run_resumes_to_the_same_tokens(stop, begun, leap):
 
 
 def test_how_an_answer_is_told_can_be_said(leap):
-    """Would catch: a wording that loses the answer."""
-    output = run(leap, protocol=partial(Broadcast, wording="found: {answer}"))[0]
+    """Would catch: a wording that is not asked for, or that changes which answers are the same."""
+    output = run(leap, protocol=partial(Broadcast, told="found: {}".format))[0]
     assert any('"found: 7"' in path.text for path in output.paths)
     assert all(normalize_answer(message.answer) == message.answer for message in output.blocks[0].summaries.values())
-    with pytest.raises(ValueError, match=r"must contain \{answer\}"):
-        run(leap, protocol=partial(Broadcast, wording="found it"))
+
+
+@pytest.mark.parametrize(("options", "error", "message"), [
+    ({"protocol": partial(Broadcast, told="found it")}, TypeError, "told must be a function"),
+    ({"leap": SETTINGS.replace(blocks=(0,), paths_after=1)}, ValueError, "paths_after=1 is not allowed in a broadcast"),
+    ({"leap": SETTINGS.replace(interval=60)}, ValueError, "no LeaP block would be held")])
+def test_what_cannot_be_told_is_refused_before_any_work(leap, options, error, message):
+    """Would catch: settings that do nothing, and an error in the first block."""
+    with pytest.raises(error, match=message):
+        run(leap, **options)
+
+
+def test_the_arm_tells_in_the_tasks_words():
+    """Would catch: a model that is told in words it does not know, a route that is none told as one, a misspelled arm."""
+    task = load_task("maze", problems=1)
+    problem, one = task.problems[0], arm("broadcast")
+    assert one.prepare and one.leap == {} and one.after == ()
+    told = one.prepare(SimpleNamespace(task=task), problem, 0)["protocol"].keywords["told"]
+    maze = Maze.parse(problem.question)
+    assert told(problem.answer) == f"found the way: {' '.join(map(maze.label, maze.solution[1:3]))}."
+    assert told(", ".join(maze.solution)) == told(problem.answer)
+    for wrong in ("", maze.start, maze.exit, "nowhere", " ".join(reversed(maze.solution))):
+        assert told(wrong) == f"The answer is \\boxed{{{wrong}}}."
+    with pytest.raises(ValueError, match=r"no arm 'brodcast' \(did you mean broadcast"):
+        arm("brodcast")

@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
-from leapgen.answers import normalize_answer
+from leapgen.answers import grader
 from leapgen.evaluation.influence import ProbedRun, commitment, mean_influence, propagation, transitions, types
 from leapgen.evaluation.metrics import share
 from leapgen.evaluation.probes import Probe
 
 
-def same(expected, answer):
-    return normalize_answer(expected) == normalize_answer(answer)
+def read(path, before, after, peers, placebo=None, block=0, scores=({}, {}, {})):
+    """The probes of a path at a block; ``scores`` before the comment, after the placebo and after the comment."""
+    return [Probe("before", path, 10, block, peers, before, logprobs=scores[0]),
+            Probe("placebo", path, 10, block, peers, placebo, logprobs=scores[1]),
+            Probe("after", path, 10, block, peers, after, logprobs=scores[2])]
 
 
-def read(path, before, after, peers, placebo=None, block=0, **logprobs):
-    """The probes of a path at a block."""
-    return [Probe("before", path, 10, block, peers, before, logprobs=logprobs.get("before", {})),
-            Probe("placebo", path, 10, block, peers, placebo, logprobs=logprobs.get("placebo", {})),
-            Probe("after", path, 10, block, peers, after, logprobs=logprobs.get("after", {}))]
+def run(*probes, answers=("7", "7", "7", "7"), problem="p"):
+    return ProbedRun(problem, [one for some in probes for one in some], answers, partial(grader("exact").same, "7"),
+                     grader("exact").groups)
 
 
-def run(*probes, answers=("7", "7", "7", "7"), problem="p", expected="7"):
-    return ProbedRun(problem, expected, [one for some in probes for one in some], answers, same)
-
-
-MIXED = run(read(0, "7", "$7$", [1, 2], placebo="3"),  # 2 differs
+MIXED = run(read(0, "7", "$7$", [1, 2], placebo="9"),  # 2 differs
             read(1, "7.", "7", [0], placebo="7"),
             read(2, "3", "7", [0, 1], placebo="3"),
             read(3, None, "4", [2], placebo=None), answers=("7", "5", "7", None))
 
 
 def test_types_follow_from_the_probes_before_and_after():
-    """Would catch: a changed answer taken for the peers' doing, agreement that goes by spelling, and a path compared with what
-    its peers think after their own comments."""
+    """Would catch: a changed answer taken for the peers' doing, agreement that goes by spelling, and a path compared with
+    what its peers think after their own comments."""
     assert [one.type for one in MIXED.communications()] == ["unaffected", "consistent", "influenced", "changed"]
     assert [one.type for one in MIXED.communications("placebo")] == ["changed", "consistent", "unaffected", "unaffected"]
     agreed = run(read(0, None, "7", [1]), read(1, None, None, [0]))
@@ -46,10 +45,18 @@ def test_types_follow_from_the_probes_before_and_after():
 
 
 def test_a_peer_that_has_ended_stands_by_its_last_answer():
-    """Would catch: finished peers without an answer, so that who follows them seems to change by itself."""
-    ended = run([Probe("end", 1, 9, answer="7")], read(0, "3", "7", [1]))
+    """Would catch: peers that have ended without an answer, or with one that was forced from them, so that who follows them
+    seems to change by itself."""
+    ended = run([Probe("end", 1, 9, answer="70")], read(0, "3", "7", [1]))
     assert ended.communications()[0].type == "influenced"
     assert run(read(0, "3", "7", [1])).communications()[0].type == "changed"
+
+
+def test_a_message_may_be_ahead_of_what_its_peer_would_answer():
+    """Would catch: a path that takes over what a peer reports, but has not thought through, as changed by itself."""
+    ahead = run([Probe("alone", 1, 10, 0, [0], "7")], read(0, "3", "7", [1]), read(1, "5", "5", [0]))
+    assert [one.type for one in ahead.communications()] == ["influenced", "unaffected"]
+    assert [one.type for one in ahead.communications("alone")] == ["changed"]
 
 
 def test_who_reads_nobody_communicates_with_nobody():
@@ -73,8 +80,8 @@ def test_errors_are_passed_on_by_wrong_peers():
 
 def test_influence_is_what_the_comment_adds_to_the_placebo():
     """Would catch: rows and columns exchanged, gains that any comment brings, scores of an answer the peer gave later."""
-    scored = run(read(0, "3", "7", [1, 2], before={"7": -5.0, "3": -1.0}, placebo={"7": -4.0, "3": -1.0},
-                      after={"7": -1.0, "3": -6.0}), read(1, "7", "9", [0]), read(2, "3", "3", [0]))
+    scores = {"7": -5.0, "3": -1.0}, {"7": -4.0, "3": -1.0}, {"7": -1.0, "3": -6.0}
+    scored = run(read(0, "3", "7", [1, 2], scores=scores), read(1, "7", "9", [0]), read(2, "3", "3", [0]))
     matrix = scored.influence(0)
     assert matrix[0, 1] == 3.0 and matrix[0, 2] == -5.0 and np.isnan(matrix[1, 0]) and np.isnan(matrix[0, 0])
     assert scored.influence(0, "before")[0, 1] == 4.0

@@ -35,8 +35,8 @@ def test_workers_of_a_ray_cluster_share_a_study(model_folder, tmp_path):
     done = subprocess.run(
         [sys.executable, EXAMPLES / "ray_eval.py", "--workers", "2", "--here", "2", "--", "--problems",
          tmp_path / "problems.json", "--model", model_folder, "--n", "2", "--interval", "8", "--max-new-tokens", "24",
-         "--summary-tokens", "8", "--forced-answer-tokens", "4", "--no-explain", "--at-once", "1", "--groups", "4", "--output",
-         tmp_path / "study"], capture_output=True, text=True, timeout=300)
+         "--summary-tokens", "8", "--forced-answer-tokens", "4", "--no-explain", "--at-once", "1", "--groups", "4",
+         "--output", tmp_path / "study"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     study = Study.open(tmp_path / "study")
     assert not study.missing() and len(study.units) == 32 and (tmp_path / "study" / "report" / "report.txt").exists()

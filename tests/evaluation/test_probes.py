@@ -68,7 +68,7 @@ def test_the_run_is_bit_for_bit_that_without_probes(changes, drafts):
     kinds = [probe.kind for probe in probes_of(looked_at.probes)]
     assert kinds.count("end") == 3 and kinds.count("share") >= 3
     read = sum(len(block.routes) for block in plain.blocks)
-    assert kinds.count("before") == kinds.count("after") == kinds.count("placebo") == read
+    assert kinds.count("before") == kinds.count("after") == kinds.count("placebo") == kinds.count("alone") == read
     assert looked_at.probes["ledger"]["decoded"] > 0 and not plain.probes
 
 

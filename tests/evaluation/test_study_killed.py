@@ -55,6 +55,6 @@ def test_four_processes_of_which_two_are_killed_give_the_report_of_one(tmp_path,
                            *SETTINGS, *large, "--output", str(tmp_path / "four")], capture_output=True, text=True,
                           timeout=300)
     assert four.returncode == 0, four.stderr
-    for name in ("report.json", "report.txt"):
+    for name in ("report.json", "report.txt", "index.html"):
         assert (tmp_path / "one" / "report" / name).read_bytes() == (tmp_path / "four" / "report" / name).read_bytes()
     assert len(list((tmp_path / "four" / "parts").iterdir())) > 2, "the work was shared"

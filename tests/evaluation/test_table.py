@@ -16,7 +16,7 @@ from leapgen.tasks.base import Problem
 
 def record(arm, problem, group, right, own=10, comment=0, discarded=0, reason="stop", counted=None):
     paths = [PathRecord("a", one, reason, {"prompt": 50, "own": own, "comment": comment, "answer": 2}, 1,
-                        counted or {}) for one in right]
+                        counted=counted or {}) for one in right]
     vote = sum(right) * 2 > len(right)
     return Record(arm, problem, group, 0, paths, "a", vote, "a", vote, ledger={"discarded": discarded})
 
@@ -60,13 +60,27 @@ def test_the_budget_of_equal_cost_makes_paths_spend_the_mean():
     assert np.minimum(own, 66).sum() + 20 < 260 <= np.minimum(own, 67).sum() + 20
     assert equal_budget(own, spent, 100, 95.0) == 120  # 40 tokens are missing, for two that may use them
     assert equal_budget(own, spent, 101, 95.0) == 101  # none was cut: more would change nothing
+    assert equal_budget(own, own * 2.0 + tail, 100, 185.0, 2.0) == 120  # 80 are missing, and a token of reasoning costs 2
+    assert equal_budget(own, own * 2.0 + tail, 100, 125.0, np.full(4, 2.0)) == 67
 
 
 def test_equal_cost_goes_by_all_units_and_is_the_same_for_each():
     """Would catch: a budget by problem, which lets a baseline know how hard a problem is."""
     alone = [record("independent", str(i), 0, [1, 0], own=100, reason="forced") for i in range(2)]
     leap = [record("leap", "0", 0, [1, 1], own=90, comment=40, discarded=20), record("leap", "1", 0, [1, 1], own=100)]
-    study = SimpleNamespace(records=lambda arm: {"leap": leap, "independent": alone}[arm],
+    study = SimpleNamespace(settings=SimpleNamespace(count_with=None),
+                            records=lambda arm: {"leap": leap, "independent": alone}[arm],
                             arguments=lambda unit, prepared: {"leap": SimpleNamespace(max_new_tokens=100)})
     budgets = {EqualCost("leap", "independent")(study, Problem(id, "?", "a"), 0)["max_new_tokens"] for id in ("0", "1")}
     assert budgets == {120}  # (2 * 132 + 20 + 2 * 102) / 4 = 122 tokens a path, 2 of them after the reasoning
+
+
+def test_equal_cost_goes_by_the_second_tokenizer_where_there_is_one():
+    """Would catch: a baseline that is equal in tokens each of which is a sentence for the one and a word for the other."""
+    alone = [record("independent", "0", 0, [1, 0], own=100, counted={"own": 200, "answer": 10})]  # a token counts as two
+    leap = [record("leap", "0", 0, [1, 1], own=90, comment=8, counted={"own": 180, "comment": 80, "answer": 10})]
+    study = SimpleNamespace(settings=SimpleNamespace(count_with="other"),
+                            records=lambda arm: {"leap": leap, "independent": alone}[arm],
+                            arguments=lambda unit, prepared: {"leap": SimpleNamespace(max_new_tokens=100)})
+    assert EqualCost("leap", "independent")(study, Problem("0", "?", "a"), 0) == {
+        "max_new_tokens": 130}  # 270 of them in all, 10 after the reasoning: 260 are 130 of the model's

@@ -99,8 +99,8 @@ def test_a_part_of_the_wrong_form_is_refused_by_name(name, value):
         PromptSet(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["nudge", "no_comments", "explanation", "plain", "start_over", "aggregate", "opening",
-                                  "forced_answer", "answer_lead"])
+@pytest.mark.parametrize("name", ["nudge", "no_comments", "explanation", "plain", "start_over", "opening", "forced_answer",
+                                  "answer_lead"])
 def test_a_sentence_that_is_no_string_is_refused_by_name(name):
     """Would catch: ``"nudge": null`` in a JSON file that puts the word None into every path, or fails in the last round."""
     for value in (None, 5, ["{question}"]):

@@ -9,7 +9,7 @@ from leapgen import EngineConfig, LeapConfig, SamplingConfig
 from leapgen.terminal.cli import build_parser
 from leapgen.terminal.options import argument_docs, byte_count, given
 
-COMMANDS = ("run", "demo", "show", "resume", "synth", "sft", "eval")
+COMMANDS = ("run", "demo", "show", "resume", "synth", "sft", "eval", "experiment")
 NOT_WRITABLE = {"logits_processors", "sampling_defaults"}  # objects; what official() says of sampling
 
 
@@ -28,7 +28,7 @@ def test_every_option_says_what_it_is(command):
     assert "``" not in text and max(map(len, text.split("\n"))) <= max(80, parser.formatter_class("")._width)
 
 
-@pytest.mark.parametrize("command", ["run", "demo", "synth", "eval"])
+@pytest.mark.parametrize("command", ["run", "demo", "synth", "eval", "experiment"])
 @pytest.mark.parametrize("config", [LeapConfig, SamplingConfig, EngineConfig])
 def test_every_field_is_an_option_with_the_words_of_its_docstring(command, config):
     """Would catch: a setting that only Python can reach, or a field added without a word on it."""

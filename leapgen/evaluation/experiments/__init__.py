@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from leapgen.evaluation.experiments.accuracy import ACCURACY
+from leapgen.evaluation.experiments.agents import AGENTS
 from leapgen.evaluation.experiments.base import Experiment, Plan
 from leapgen.evaluation.experiments.beginnings import BEGINNINGS
 from leapgen.evaluation.experiments.difficulty import DIFFICULTY
@@ -13,7 +14,7 @@ from leapgen.options import did_you_mean
 
 __all__ = ["EXPERIMENTS", "Experiment", "Plan", "experiment"]
 
-EXPERIMENTS = {one.name: one for one in (*ACCURACY, *BEGINNINGS, *SWEEPS, *SPENDING, *DIFFICULTY, *INFLUENCE)}
+EXPERIMENTS = {one.name: one for one in (*ACCURACY, *BEGINNINGS, *SWEEPS, *SPENDING, *DIFFICULTY, *INFLUENCE, *AGENTS)}
 
 
 def experiment(name: str) -> Experiment:

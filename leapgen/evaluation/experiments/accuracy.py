@@ -16,18 +16,17 @@ from leapgen.evaluation.experiments.measures import (
     pass_at_n,
     shortest,
     spent,
-    spent_by_all,
     tokens,
 )
-from leapgen.evaluation.figures import bars, beside, dots, one, stacked
-from leapgen.evaluation.records import SPENT
+from leapgen.evaluation.figures import bars, dots, one, stacked
+from leapgen.evaluation.records import SPENT, Record
 from leapgen.evaluation.results import Column, Point, Table, rows_of
 from leapgen.evaluation.study import Study
 
 PASS, CONS, TOKENS = Column("Pass@1"), Column("Cons@N"), Column("tokens a path", "tokens")
 ROUTED = tuple((router, k) for router in ("random", "clustered", "hybrid", "dispersed") for k in (2, 4))
 CONTROLS = {"equal:leap": "alone, at the cost of dispersed top-4", "retry": "alone, told to start afresh",
-            "broadcast": "alone, told of any found answer", "own": "own summary read back",
+            "broadcast": "told any found answer, no summaries", "own": "own summary read back",
             "strangers": "strangers' summaries", "scrambled": "peers' summaries, scrambled"}
 
 
@@ -111,32 +110,17 @@ def aha_table(study: Study, plan: Plan) -> Table:
         "a thousand own tokens": lambda name: _density(of, name), "Pass@1": lambda name: of.mean(name, pass_at_1)})
     words = ", ".join(study.settings.aha)
     columns = (Column("moments", "a path"), Column("change"), Column("a thousand own tokens", "moments"), PASS)
-    return Table(columns, rows,
-                 [f"Counted, in a path's own words alone: {words}."])
+    none = not any(row.values["moments"].mean for row in rows)
+    return Table(columns, rows, [f"Counted, in a path's own words alone: {words}.",
+                                 *(["None of them stands in any path."] if none and rows else [])])
 
 
 def _density(of: Measured, name: str) -> Any:
-    own = BY_KIND["own"]
-    return of.mean(name, lambda record: 1000 * aha(record) / own(record) if own(record) else None)
+    def density(record: Record) -> float | None:
+        own = BY_KIND["own"](record)
+        return 1000 * aha(record) / own if own else None
 
-
-# -- MoA (Fig. 26) ----------------------------------------------------------------------------------------------------
-
-
-def moa_arms(plan: Plan) -> list[Arm]:
-    layers, agents = plan.options["layers"], plan.options["agents"]
-    return [Arm("independent", ALONE), arm(f"moa:layers={layers},agents={agents}"), Arm("leap")]
-
-
-def moa_table(study: Study, plan: Plan) -> Table:
-    of = Measured(study.records())
-    moa = next(one.name for one in moa_arms(plan) if one.name.startswith("moa"))
-    columns = {"Pass@1": lambda name: of.mean(name, pass_at_1), "Cons@N": lambda name: of.mean(name, cons_at_n),
-               "tokens a problem": lambda name: of.mean(name, spent_by_all),
-               "tokens a path": lambda name: of.mean(name, spent)}
-    rows = rows_of([("independent", "independent", f"alone, {plan.n} paths", None), (moa, "moa", "mixture of agents", None),
-                    ("leap", "leap", f"LeaP, {plan.n} paths", None)], columns)
-    return Table((PASS, CONS, Column("tokens a problem", "tokens"), TOKENS), rows)
+    return of.mean(name, density)
 
 
 # -- LeaP-T (Table 2) -------------------------------------------------------------------------------------------------
@@ -168,9 +152,6 @@ ACCURACY = (
                one(stacked(tuple(BY_KIND), "tokens a path")), (6.8, 3.9)),
     Experiment("aha", "Fig. 5b, 18b, 19b", "How often do paths reflect?", cost_arms, aha_table,
                one(bars({"moments": ""}, axis='"aha" moments a path')), (6.8, 3.9)),
-    Experiment("moa", "Fig. 26", "Mixture of agents", moa_arms, moa_table,
-               beside(bars({"Pass@1": "Pass@1", "Cons@N": "Cons@N"}, axis="right (%)"), bars({"tokens a problem": ""})),
-               (8.4, 3.9), options={"layers": 4, "agents": 3}),
     Experiment("leap-t", "Table 2", "What fine-tuning adds", leap_t_arms, leap_t_table,
                one(bars({"Pass@1": "Pass@1", "Cons@N": "Cons@N"}, axis="right (%)")), (7.4, 3.9), models=("leap-t", "sft")),
 )

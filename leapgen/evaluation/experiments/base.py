@@ -49,6 +49,7 @@ class Experiment:
         preset: options of ``leapgen eval`` in place of its own defaults.
         by_task: such options by task, over ``preset``.
         options: the experiment's own, with their defaults.
+        swept: of the option ``values``: of which type they are, and the least that is allowed.
         problems, paths: the fewest that it makes sense with.
         models: names of further models, by the option that gives them; the first one is needed.
     """
@@ -63,13 +64,15 @@ class Experiment:
     preset: Mapping[str, Any] = field(default_factory=dict)
     by_task: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    swept: tuple[type, float] = (int, 1)
     problems: int = 1
     paths: int = 2
     models: tuple[str, ...] = ()
 
     def defaults(self, task: str) -> dict[str, Any]:
         """What ``leapgen eval``'s options are here, if not given."""
-        return {**self.preset, **(SMALL if task == "maze" else {}), **self.by_task.get(task, {})}
+        kind = task.partition("?")[0]
+        return {**self.preset, **(SMALL if kind == "maze" else {}), **self.by_task.get(kind, {})}
 
     def check(self, plan: Plan) -> None:
         """Raises:
@@ -80,5 +83,10 @@ class Experiment:
                              f"{len(plan.task.problems)}. Choose a larger --problems-limit, or other --problems.")
         if plan.n < self.paths:
             raise ValueError(f"experiment {self.name} needs at least {self.paths} paths; --n is {plan.n}.")
+        kind, least = self.swept
+        for value in plan.options.get("values") or ():
+            if value < least or value != kind(value):
+                raise ValueError(f"--values {value} is not allowed: experiment {self.name} takes "
+                                 f"{'integers' if kind is int else 'numbers'} >= {least}.")
         if self.models and self.models[0] not in plan.models:
             raise ValueError(f"experiment {self.name} needs a further model: name it by --{self.models[0]}.")

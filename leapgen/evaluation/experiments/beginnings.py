@@ -119,7 +119,8 @@ def _drawn(of: Measured, arm: str) -> str:
 
 def shares(plan: Plan) -> list[int]:
     """Good beginnings of n."""
-    return sorted({int(value) for value in plan.options.get("values") or (round(plan.n * k / 16) for k in range(9))})
+    wanted = plan.options.get("values") or (round(plan.n * k / 16) for k in range(9))
+    return sorted({min(int(value), plan.n) for value in wanted})
 
 
 def tolerance_arms(plan: Plan) -> list[Arm]:
@@ -165,5 +166,5 @@ BEGINNINGS = (
     Experiment("tolerance", "Fig. 11", "How many bad beginnings can peers bear?", tolerance_arms, tolerance_table,
                one(curve("Pass@1", reference=("alone, all bad", "alone, all good"))), (6.4, 3.9),
                {"n": 16, "temperature": 1.0}, {"maze": LONG},
-               {"fraction": 0.3, "answers": 10, "values": None}),
+               {"fraction": 0.3, "answers": 10, "values": None}, swept=(int, 0)),
 )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable
 
 import numpy as np
 
-from leapgen.evaluation.metrics import Estimate, estimate
+from leapgen.evaluation.metrics import Estimate, estimate, share
 from leapgen.evaluation.records import Record
 
 Value = Callable[[Record], float | None]  # of a record; None where there is nothing to measure
@@ -46,17 +46,8 @@ class Measured:
     def ratio(self, arm: str, base: str, value: Value) -> Estimate | None:
         """By which share the mean of an arm exceeds a base's, over the problems that both have."""
         ours, theirs = self.by_problem(arm, value), self.by_problem(base, value)
-        ratio = _ratio([(ours[problem], theirs[problem]) for problem in ours if problem in theirs])
+        ratio = share(np.array([(ours[problem], theirs[problem]) for problem in ours if problem in theirs]))
         return None if ratio is None else Estimate(ratio.mean - 1, ratio.low - 1, ratio.high - 1)
-
-    def share(self, arm: str, counts: Callable[[Record], Mapping[str, int]], kind: str) -> Estimate | None:
-        """Which part of what is counted is of a kind, over all problems and groups."""
-        found: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-        for record in self.records.get(arm, ()):
-            counted = counts(record)
-            found[record.problem][0] += counted.get(kind, 0)
-            found[record.problem][1] += sum(counted.values())
-        return _ratio([found[problem] for problem in sorted(found)])
 
     def spread(self, arm: str, value: Value) -> float | None:
         """The standard deviation between groups of the mean over problems; None with one group."""
@@ -73,20 +64,9 @@ def _estimate(values: Iterable[float]) -> Estimate | None:
     return estimate(found) if len(found) else None
 
 
-def _ratio(pairs: Sequence[Sequence[float]], repeats: int = 4000) -> Estimate | None:
-    """A sum over problems by another, [problems, 2]; problems are drawn with replacement for the interval."""
-    both = np.array(pairs, dtype=float).reshape(-1, 2)
-    if not both[:, 1].sum():
-        return None
-    drawn = both[np.random.default_rng(0).integers(0, len(both), (repeats, len(both)))].sum(axis=1)
-    above, below = drawn[drawn[:, 1] > 0].T
-    low, high = np.quantile(above / below, (0.025, 0.975))
-    return Estimate(float(both[:, 0].sum() / both[:, 1].sum()), float(low), float(high))
-
-
 def pass_at_1(record: Record) -> float:
-    """The share of the paths that are right; those that only went as far as their last block are not asked."""
-    return float(np.mean([path.right for path in record.paths if path.finish_reason != "retired"]))
+    """The share of the paths that are right, of those whose answers count."""
+    return float(np.mean(record.right))
 
 
 def cons_at_n(record: Record) -> float:
@@ -98,7 +78,7 @@ def shortest(record: Record) -> float:
 
 
 def pass_at_n(record: Record) -> float:
-    return float(any(path.right for path in record.paths))
+    return float(any(record.right))
 
 
 def tokens(*kinds: str) -> Value:

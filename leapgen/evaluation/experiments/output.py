@@ -24,7 +24,8 @@ def result_of(experiment: Experiment, study: Study, plan: Plan) -> Result:
 
 def beside(name: str, task: str, model: str) -> tuple[str, dict[str, Mapping[str, float]]]:
     """Whose numbers the paper prints for an experiment, and these, by column and row: one model's on one data set."""
-    whose, published = "", {}
+    whose = ""
+    published: dict[str, Mapping[str, float]] = {}
     for entry in paper.entries(name):
         of, columns = entry.at(task, model)
         if columns and whose in ("", of):

@@ -122,5 +122,6 @@ SWEEPS = (
     Experiment("position", "Fig. 10, 29", "When should paths talk, if only once?", position_arms, position_table,
                one(curve("Pass@1", reference=("alone", "all blocks"))), options={"values": None}),
     Experiment("temperature", "Fig. 27", "At which temperature do peers help?", temperature_arms, temperature_table,
-               one(curve("Pass@1", also={"Pass@1 alone": "alone"})), options={"values": None}),
+               one(curve("Pass@1", also={"Pass@1 alone": "alone"})), options={"values": None},
+               swept=(float, 0)),
 )
