@@ -15,6 +15,7 @@ from leapgen.encoder import Encoder
 from leapgen.engine import Engine
 from leapgen.following import follow
 from leapgen.job import Question
+from leapgen.models import is_model_folder
 from leapgen.pretrained import load, name_of, tokenizer_of, vocabulary_size
 from leapgen.protocol.base import Group, Method
 from leapgen.protocol.chat import Beginnings, Prompt
@@ -82,14 +83,14 @@ class LeapGenerator:
                         **model_options: Any) -> LeapGenerator:
         """Loads model and tokenizer by transformers' ``from_pretrained``; ``model_options`` go to the model.
 
-        Models that the package carries (``leapgen.models.bundled_models()``) are loaded by their names, unless there is a
-        folder of that name.
+        Models that the package carries (``leapgen.models.bundled_models()``) are loaded by their names, unless a model
+        lies in a folder of that name.
 
         Raises:
             FileNotFoundError, ValueError: files of a bundled model are missing or damaged.
         """
         generator = cls(*load(name, **model_options), engine=engine, prompts=prompts)
-        if not os.path.isdir(name):
+        if not is_model_folder(name):
             generator.name = name
         return generator
 

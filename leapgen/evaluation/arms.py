@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, get_type_hints
 
@@ -33,12 +33,14 @@ class Kind:
 
     Args:
         preset: a constructor of ``LeapConfig``: what it changes is changed, and its own arguments are fields as well.
+        leap: fields of ``LeapConfig`` that belong to the name, whatever suits the task.
         protocol: how the paths work together.
         after: kinds that the arm comes after, with the same fields.
         prepare: makes ``Arm.prepare``, given the names of these arms.
     """
 
     preset: Callable[..., LeapConfig] = LeapConfig
+    leap: Mapping[str, Any] = field(default_factory=dict)
     protocol: Method = Leap
     after: tuple[str, ...] = ()
     prepare: Callable[..., Prepare] | None = None
@@ -53,7 +55,7 @@ class Kind:
         own = {key: hint for key, hint in own.items() if key not in ("return", "changes")}
         given = read_fields(fields, {**LEAP, **SAMPLING, **OTHERS, **own}, f"arm {name!r}")
         preset = self.preset(**{key: given.pop(key) for key in own if key in given})
-        leap = {**_changed(preset), **{key: value for key, value in given.items() if key in LEAP}}
+        leap = {**_changed(preset), **self.leap, **{key: value for key, value in given.items() if key in LEAP}}
         sampling = {key: value for key, value in given.items() if key in SAMPLING}
         try:
             LeapConfig(**leap)
@@ -68,7 +70,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "leap": Kind(),
     "independent": Kind(LeapConfig.independent),
-    "official": Kind(LeapConfig.official),
+    "official": Kind(LeapConfig.official, leap={"finished_share": False}),
     "single": Kind(LeapConfig.single),
     "leap-t": Kind(LeapConfig.leap_t),
     "retry": Kind(LeapConfig.retry),

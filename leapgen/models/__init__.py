@@ -39,9 +39,14 @@ def bundled_model(name: str, folder: Path = FOLDER) -> Path | None:
     return folder
 
 
+def is_model_folder(name: str) -> bool:
+    """Whether a model lies there; a folder of results may have a bundled model's name."""
+    return (Path(name) / "config.json").is_file()
+
+
 def model_path(name: str) -> str:
-    """The argument for transformers' ``from_pretrained``: a folder of that name, else a bundled model's, else the name."""
-    return name if Path(name).is_dir() else str(bundled_model(name) or name)
+    """The argument for transformers' ``from_pretrained``: a model's folder, else a bundled model's, else the name."""
+    return name if is_model_folder(name) else str(bundled_model(name) or name)
 
 
 def smollm2_files() -> tuple[Path, str]:

@@ -21,7 +21,9 @@ from leapgen.protocol.leap import Leap
     ("leap:blocks=0+2,finished-share=yes,max_blocks=none",
      {"blocks": (0, 2), "finished_share": True, "max_blocks": None}, {}),
     ("leap:top_k=none,stop_strings=done+over", {"stop_strings": ("done", "over")}, {"top_k": None}),
-    ("official", {"similarity": "indel", "sampling_defaults": (("min_p", 0.05),)}, {}),
+    ("official", {"similarity": "indel", "sampling_defaults": (("min_p", 0.05),), "finished_share": False}, {}),
+    ("official:finished_share=yes",
+     {"similarity": "indel", "sampling_defaults": (("min_p", 0.05),), "finished_share": True}, {}),
 ])
 def test_a_text_changes_the_fields_it_names_and_no_others(text, leap, sampling):
     """Would catch: a preset that takes back the study's own settings, or a value of another type."""

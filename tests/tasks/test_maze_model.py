@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 
 from leapgen import EngineConfig, LeapConfig, LeapGenerator, LeapOutput
 from leapgen.evaluation.placebos import OwnSummary, Strangers
-from leapgen.models import FOLDER, bundled_model, bundled_models
+from leapgen.models import FOLDER, bundled_model, bundled_models, model_path
 from leapgen.protocol.chat import prompt_tokens
 from leapgen.protocol.leap import Leap
 from leapgen.protocol.prompts import PromptSet
@@ -116,6 +116,15 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
         bundled_model("maze", tmp_path)
     assert bundled_model("no_such_model", tmp_path) is None and bundled_model("../maze", tmp_path) is None
+
+
+def test_a_folder_of_results_hides_no_model_of_its_name(tmp_path, monkeypatch):
+    """Would catch: ``leapgen eval --model maze --output maze``, which works once and then loads its own results."""
+    (tmp_path / "maze").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert model_path("maze") == str(FOLDER / "maze")
+    (tmp_path / "maze" / "config.json").write_text("{}")
+    assert model_path("maze") == "maze"
 
 
 @pytest.mark.parametrize("name", ["maze", "maze-leap-t"])

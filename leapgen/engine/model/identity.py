@@ -17,15 +17,17 @@ def weights_digest(model: nn.Module) -> str:
     Numbers are taken from the middle row, so that a digest costs milliseconds. A training step changes them all; an edit of
     a single other row goes unnoticed. Weights that are elsewhere (offloaded) or packed (quantised) count by name and shape.
     """
-    digest = hashlib.sha256()
+    layout: list[str] = []
     numbers: dict[torch.device, list[Tensor]] = {}
     for name, parameter in model.named_parameters():
-        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}\n".encode())
-        if type(parameter.data) is Tensor and parameter.device.type != "meta" and parameter.numel():
-            row = parameter.data
-            while row.dim() > 1:
-                row = row[len(row) // 2]
-            numbers.setdefault(row.device, []).append(row.reshape(-1)[:NUMBERS].double())
+        shape, row = parameter.shape, parameter.data
+        layout.append(f"{name} {tuple(shape)} {parameter.dtype}\n")
+        if type(row) is Tensor and row.device.type != "meta" and row.numel():
+            *outer, width = shape or (1,)
+            *strides, step = row.stride() or (1,)
+            middle = row.storage_offset() + sum(size // 2 * stride for size, stride in zip(outer, strides, strict=True))
+            numbers.setdefault(row.device, []).append(row.as_strided((min(NUMBERS, width),), (step,), middle))
+    digest = hashlib.sha256("".join(layout).encode())
     for rows in numbers.values():
-        digest.update(torch.cat(rows).cpu().numpy().tobytes())
+        digest.update(torch.cat(rows).double().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -46,7 +46,8 @@ def eval_mode(model: PreTrainedModel) -> Iterator[None]:
         for module in modules:
             holders, training = _in_eval_mode.get(module, (0, False))
             _in_eval_mode[module] = holders + 1, training or module.training
-        model.eval()
+        if any(module.training for module in modules):
+            model.eval()
     try:
         yield
     finally:
