@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any, get_type_hints
 
 from leapgen.config import LeapConfig, SamplingConfig
-from leapgen.evaluation.controls import EqualCost, FromStrangers, scrambled
+from leapgen.evaluation.broadcast import Broadcast
+from leapgen.evaluation.controls import EqualCost, FromStrangers, broadcast, scrambled
 from leapgen.evaluation.design import Arm, Finished, Prepare, depths
 from leapgen.evaluation.fields import read_fields
 from leapgen.evaluation.placebos import OwnSummary, Scrambled, Strangers
@@ -72,9 +73,11 @@ KINDS: dict[str, Kind] = {
     "official": Kind(LeapConfig.official, leap={"finished_share": False}),
     "single": Kind(LeapConfig.single),
     "leap-t": Kind(LeapConfig.leap_t),
+    "retry": Kind(LeapConfig.retry),
     "own": Kind(protocol=OwnSummary),
     "strangers": Kind(protocol=partial(Strangers, bank={}), after=("leap",), prepare=FromStrangers),
     "scrambled": Kind(protocol=Scrambled, prepare=lambda: scrambled),
+    "broadcast": Kind(protocol=Broadcast, prepare=lambda: broadcast),
 }
 
 

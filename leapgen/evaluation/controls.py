@@ -1,4 +1,4 @@
-"""Controls whose runs follow from those of other arms: strangers' summaries, scrambled ones, a budget of equal cost."""
+"""Controls that follow from the task or from other arms: what paths read instead, and a budget of equal cost."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from leapgen.evaluation.broadcast import Broadcast
 from leapgen.evaluation.design import Finished
 from leapgen.evaluation.metrics import equal_budget
 from leapgen.evaluation.placebos import Scrambled, Strangers
@@ -45,6 +46,11 @@ class FromStrangers:
 def scrambled(study: Finished, problem: Problem, group: int) -> Mapping[str, Any]:
     """Peers' summaries in which what carries meaning in this task is exchanged."""
     return {"protocol": Scrambled if study.task.words is None else partial(Scrambled, words=study.task.words)}
+
+
+def broadcast(study: Finished, problem: Problem, group: int) -> Mapping[str, Any]:
+    """Answers that others have found, in the task's words."""
+    return {"protocol": partial(Broadcast, told=partial(study.task.told, problem))}
 
 
 @dataclass(frozen=True)

@@ -67,3 +67,11 @@ class Task:
     def groups(self, problem: Problem, answers: Sequence[str]) -> list[list[int]]:
         """Places of answers that are one answer, in order of first appearance: what a vote counts."""
         return problem.by_grader().groups(answers)
+
+    def told(self, problem: Problem, answer: str) -> str:
+        """The words by which one path tells another an answer that it has found."""
+        return boxed(answer)
+
+
+def boxed(answer: str) -> str:
+    return f"The answer is \\boxed{{{answer}}}."

@@ -41,7 +41,7 @@ def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
                         help="only put together what is finished in a study's folder, and say how much is missing")
     parser.add_argument("--arms", nargs="+", default=["leap,independent"], metavar="ARM",
                         help="ways to answer, with commas or spaces between: leap, independent, official, single, leap-t, "
-                             "own, strangers, scrambled, equal:ARM, or one with fields: "
+                             "retry, own, strangers, scrambled, broadcast, equal:ARM, or one with fields: "
                              "leap:router=random,top_k_peers=2 (default: leap,independent)")
     add_study(parser)
     parser.set_defaults(command=evaluate)

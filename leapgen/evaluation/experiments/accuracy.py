@@ -26,7 +26,7 @@ from leapgen.evaluation.study import Study
 PASS, CONS, TOKENS = Column("Pass@1"), Column("Cons@N"), Column("tokens a path", "tokens")
 ROUTED = tuple((router, k) for router in ("random", "clustered", "hybrid", "dispersed") for k in (2, 4))
 CONTROLS = {"equal:leap": "alone, at the cost of dispersed top-4", "retry": "alone, told to start afresh",
-            "broadcast": "alone, told of any found answer", "own": "own summary read back",
+            "broadcast": "told any found answer, no summaries", "own": "own summary read back",
             "strangers": "strangers' summaries", "scrambled": "peers' summaries, scrambled"}
 
 

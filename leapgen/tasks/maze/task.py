@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 from leapgen.answers.votes import grouped
 from leapgen.tasks.base import Problem, Task
-from leapgen.tasks.maze.maze import NAMES, Shape, make_maze
+from leapgen.tasks.maze.maze import NAMES, Maze, Shape, make_maze
+from leapgen.tasks.maze.walk import labels
 from leapgen.tasks.naming import config_of
 
 MAZE_SHAPE = Shape(doors=5, corridors=4, length=2)
@@ -30,6 +31,12 @@ class MazeTask(Task):
     def groups(self, problem: Problem, answers: Sequence[str]) -> list[list[int]]:
         """One answer is one route, whatever separates its rooms."""
         return grouped(answers, route)
+
+    def told(self, problem: Problem, answer: str) -> str:
+        """A route by the ways that lead there, as the bundled models have it; what is no route, as any answer."""
+        maze, rooms = Maze.parse(problem.question), route(answer).split()
+        known = rooms and rooms[-1] in maze.rooms and rooms == [*maze.route_to(rooms[-1])]
+        return f"found the way: {labels(maze, rooms[1:3])}." if known and len(rooms) > 1 else super().told(problem, answer)
 
 
 def route(answer: str) -> str:
