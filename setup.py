@@ -54,7 +54,8 @@ setup(
                  "triton>=3.6,<3.10; sys_platform == 'linux'"],
         "test-integrations": [
             "lm-eval>=0.4.13", "inspect-ai>=0.3.285",
-            "fastapi>=0.165", "uvicorn>=0.54", "prometheus-client>=0.26", "httpx>=0.28", "openai>=3.57", "schemathesis>=4.32",
+            "fastapi>=0.165", "uvicorn>=0.54", "prometheus-client>=0.26", "httpx>=0.28", "openai>=3.57",
+            "schemathesis>=4.32",
         ],
         "lm-eval": ["lm-eval>=0.4.13"],
         "inspect": ["inspect-ai>=0.3.285"],
