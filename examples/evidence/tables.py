@@ -20,7 +20,7 @@ from leapgen.evaluation.metrics import Estimate
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "evidence.md")
-BLOCK = re.compile(r"(?<=<!-- table )([\w-]+)( -->\n\n).*?(?=\n<!-- end of table -->)", re.DOTALL)
+BLOCK = re.compile(r"(?<=<!-- table )([\w-]+)( -->\n).*?(?=<!-- end of table -->)", re.DOTALL)
 WORDS = {
     "independent": "on their own",
     "official": "LeaP as the published code runs it",
@@ -64,7 +64,7 @@ def table(report: Mapping[str, Any]) -> str:
 def written(page: str) -> str:
     """The page with every table made again."""
     def made(found: re.Match[str]) -> str:
-        return found[1] + found[2] + table(json.loads((RESULTS / f"{found[1]}.json").read_text("utf-8"))) + "\n"
+        return f"{found[1]}{found[2]}\n{table(json.loads((RESULTS / f'{found[1]}.json').read_text('utf-8')))}\n\n"
 
     return BLOCK.sub(made, page)
 
