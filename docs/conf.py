@@ -29,7 +29,10 @@ napoleon_use_rtype = False  # "[tokens, heads] float32" is no name to be looked 
 
 # A name must be there. One of this project must have a place in these pages, too.
 nitpicky = True
-nitpick_ignore_regex = [(r"py:.*", r".*\[.*")]  # as autodoc cuts a type that it cannot read
+nitpick_ignore_regex = [
+    (r"py:.*", r".*\[.*"),  # as autodoc cuts a type that it cannot read
+    (r"py:class", r"PreTrained(Model|Tokenizer|FeatureExtractor)|Base(Image|Video)Processor|ProcessorMixin"),  # a pipeline's
+]
 
 
 def without_a_page(app, env, node, contnode):

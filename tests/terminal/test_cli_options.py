@@ -9,7 +9,7 @@ from leapgen import EngineConfig, LeapConfig, SamplingConfig
 from leapgen.terminal.cli import build_parser
 from leapgen.terminal.options import argument_docs, byte_count, given
 
-COMMANDS = ("run", "demo", "show", "resume", "synth", "sft", "eval", "experiment")
+COMMANDS = ("run", "demo", "show", "resume", "synth", "sft", "eval", "experiment", "serve")
 NOT_WRITABLE = {"logits_processors", "sampling_defaults"}  # objects; what official() says of sampling
 
 
