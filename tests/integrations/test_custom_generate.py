@@ -11,7 +11,7 @@ import pytest
 import tiny
 import tiny_tokenizer
 import torch
-from conftest import MAZES, SMALL
+from questions import MAZES, SMALL
 from transformers import (
     AutoModelForCausalLM,
     LogitsProcessorList,

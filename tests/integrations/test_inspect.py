@@ -6,13 +6,13 @@ import sys
 
 import anyio
 import pytest
-from conftest import MAZES, SMALL
 from inspect_ai import Task, eval
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.log import read_eval_log
 from inspect_ai.model import ChatMessageUser, ContentImage, GenerateConfig, get_model
 from inspect_ai.scorer import includes
 from inspect_ai.tool import ToolInfo
+from questions import MAZES, SMALL
 
 from leapgen.demo import QUESTION
 from leapgen.integrations.inspect_ai import LeapAPI, leap_pass_at_1

@@ -5,11 +5,11 @@ import subprocess
 import sys
 
 import pytest
-from conftest import MAZES, SMALL
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from questions import MAZES, SMALL
 
 from leapgen.demo import QUESTION
 from leapgen.integrations.lm_eval import TASKS, LeapLM

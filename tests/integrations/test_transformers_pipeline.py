@@ -1,8 +1,8 @@
 """``transformers.pipeline("leap")``, the real one, on the maze model."""
 
 import pytest
-from conftest import MAZES, SMALL
 from datasets import Dataset
+from questions import MAZES, SMALL
 from transformers import GenerationConfig, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
