@@ -20,3 +20,27 @@ def generator(name: str = "llama", dtype: torch.dtype = torch.float32, engine: E
     model = tiny.build(name, dtype, vocab_size=tiny_tokenizer.VOCAB, **experts, **changes)
     engine = engine or EngineConfig(page_size=4, kv_cache_bytes=1 << 25, max_step_tokens=64)
     return LeapGenerator(model, tiny_tokenizer.byte_level(thinking), engine=engine)
+
+
+class Script:
+    """Forces the tokens of a text from the n-th token after the prompt (or after a marker) on."""
+
+    def __init__(self, leap, text, at=0, after=None):
+        self.tokens = leap.tokenizer.encode(text, add_special_tokens=False)
+        self.at, self.after, self.tokenizer = at, after, leap.tokenizer
+        self.prompt = None
+
+    def __call__(self, input_ids, scores):
+        ids = input_ids[0].tolist()
+        if self.prompt is None:
+            self.prompt = len(ids)  # the first call is for the first token after the prompt
+        begin = self.prompt
+        if self.after is not None:
+            found = [i for i in range(self.prompt, len(ids) + 1)
+                     if self.tokenizer.decode(ids[self.prompt : i]).endswith(self.after)]
+            begin = found[0] if found else len(ids) + 1
+        index = len(ids) - begin - self.at
+        if 0 <= index < len(self.tokens):
+            scores = torch.full_like(scores, -torch.inf)
+            scores[0, self.tokens[index]] = 0.0
+        return scores

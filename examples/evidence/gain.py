@@ -33,7 +33,7 @@ from leapgen.tasks.maze.drawing import walked
 from leapgen.tasks.maze.maze import NAMES, Maze, Shape, make_maze
 from leapgen.tasks.maze.tokenizer import build_tokenizer
 
-SPENT = ("own", "trigger", "summary", "comment", "forced", "answer")  # every token after the prompt
+SPENT = ("own", "trigger", "summary", "closing", "comment", "forced", "answer")  # every token after the prompt
 
 
 ROOMS = re.compile(rf"(?<= )(?:{'|'.join(NAMES)})\b")

@@ -153,7 +153,7 @@ def _followed(run: Run) -> LeapOutput:
 
 def _choice(path: PathOutput, logprobs: bool) -> ChatCompletionChoice:
     """What the path says and reads up to its answer is reasoning; the answer, or all it said itself, is its text."""
-    before = [segment for segment in path.segments if segment.kind in ("beginning", "own", "trigger", "summary", "comment")]
+    before = [segment for segment in path.segments if segment.kind not in ("prompt", "forced", "answer")]
     content: list[Content] = [ContentReasoning(reasoning="".join(segment.text for segment in before))]
     content.append(ContentText(text=_final(path)))
     tokens = None

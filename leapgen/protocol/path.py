@@ -22,7 +22,7 @@ from leapgen.record.run import Kind, PathOutput, Segment
 Stage = Literal["reasoning", "waiting", "answering", "finished"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 PHASES: dict[Kind, str] = {"prompt": "prompt", "beginning": "prompt", "own": "reason", "trigger": "summarize",
-                           "summary": "summarize", "comment": "comment", "forced": "answer", "answer": "answer"}
+                           "summary": "summarize", "closing": "summarize", "comment": "comment", "forced": "answer", "answer": "answer"}
 STATE = ("stage", "round_tokens", "own_tokens", "branch", "reason_end", "concluded", "forced", "paused_at")
 
 
@@ -165,7 +165,7 @@ class Path:
         self.transcript.take(pending)
         if close and not pending.closed:
             closing = self.speaker.vocabulary.encode([f" {SUMMARY_CLOSE}"], after=self.live.tokens)
-            self.read("forced", closing, pending.block, phase="summarize")
+            self.read("closing", closing, pending.block)
 
     def drop(self) -> None:
         """Forgets the pending message: only the others have it."""
@@ -173,10 +173,9 @@ class Path:
         self._ledger.discarded += len(pending.tokens)
         self.speaker.engine.release(pending.sequence)
 
-    def read(self, kind: Kind, tokens: list[int], block: int | None = None, sources: Sequence[Source] = (),
-             phase: str | None = None) -> None:
+    def read(self, kind: Kind, tokens: list[int], block: int | None = None, sources: Sequence[Source] = ()) -> None:
         """Puts forced tokens behind what the path has said."""
-        self.speaker.engine.extend(self.live, tokens, limit=0, phase=phase or PHASES[kind])
+        self.speaker.engine.extend(self.live, tokens, limit=0, phase=PHASES[kind])
         self._emit(SegmentEvent(self.question, self.index, self.transcript.inject(kind, tokens, block, sources)))
 
     def force_answer(self) -> None:

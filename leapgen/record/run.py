@@ -20,10 +20,10 @@ from leapgen.record.ledger import Ledger
 from leapgen.record.message import Message, Source
 from leapgen.viewer import page, run_view
 
-Kind = Literal["prompt", "beginning", "own", "trigger", "summary", "comment", "forced", "answer"]
+Kind = Literal["prompt", "beginning", "own", "trigger", "summary", "closing", "comment", "forced", "answer"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SAMPLED_KINDS = ("own", "summary", "answer")
-FORMAT = 3
+FORMAT = 4
 GZIP = b"\x1f\x8b"  # how a compressed file begins
 
 
@@ -257,8 +257,7 @@ class LeapOutput:
         version = data.pop("leapgen")
         if version not in range(1, FORMAT + 1):
             raise ValueError(f"it has format {version}, this version reads up to {FORMAT}")
-        if version < 3:
-            data = upgraded(data)
+        data = upgraded(data, version)
         data["paths"] = [PathOutput(**{**p, "segments": [_segment_from(s) for s in p["segments"]]}) for p in data["paths"]]
         data["blocks"] = [_block_from(b) for b in data["blocks"]]
         data["ledger"] = Ledger(**data["ledger"])

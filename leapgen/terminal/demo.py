@@ -27,7 +27,7 @@ from leapgen.terminal.signals import Signals
 if TYPE_CHECKING:
     from leapgen.generator import LeapGenerator
 
-AFTER_PROMPT: tuple[Kind, ...] = ("own", "trigger", "summary", "comment", "forced", "answer")
+AFTER_PROMPT: tuple[Kind, ...] = ("own", "trigger", "summary", "closing", "comment", "forced", "answer")
 
 
 def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:

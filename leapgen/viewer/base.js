@@ -29,10 +29,10 @@ const percent = (value, sign = false) =>
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 const range = (length) => Array.from({ length }, (_, i) => i);
 
-const KINDS = ["beginning", "own", "trigger", "summary", "comment", "forced", "answer"];
+const KINDS = ["beginning", "own", "trigger", "summary", "closing", "comment", "forced", "answer"];
 const KIND_NAMES = {
-  beginning: "given beginning", own: "own reasoning", trigger: "trigger", summary: "summary", comment: "peers’ words",
-  forced: "forced phrase", answer: "answer", discarded: "discarded",
+  beginning: "given beginning", own: "own reasoning", trigger: "trigger", summary: "summary", closing: "closing tag",
+  comment: "peers’ words", forced: "forced phrase", answer: "answer", discarded: "discarded",
 };
 
 /** One line of at most so many characters. */

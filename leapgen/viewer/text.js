@@ -66,8 +66,7 @@ class PathText {
     let opened = null; // trigger, summary and its closing tag are one paragraph
     for (const segment of this.run.paths[this.path].segments) {
       if (this.hidden.has(segment.kind)) continue;
-      const inBlock = segment.block !== undefined && ["trigger", "summary", "forced"].includes(segment.kind)
-        || segment.kind === "summary";
+      const inBlock = ["trigger", "summary", "closing"].includes(segment.kind);
       const words = this._words(segment, inBlock && opened);
       if (inBlock && opened) {
         opened.append(h("span", { class: segment.kind }, words));

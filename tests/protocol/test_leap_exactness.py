@@ -83,7 +83,7 @@ def test_prefilled_is_the_prompt_once_and_every_injected_token(n, thinking):
     leap = generator(thinking=thinking)
     output = leap.generate(QUESTION, n=n, leap=LEAP, sampling=SAMPLING)
     prompt = output.paths[0].count("prompt")
-    injected = sum(path.count("trigger", "comment", "forced") for path in output.paths)
+    injected = sum(path.count("trigger", "closing", "comment", "forced") for path in output.paths)
     assert output.ledger.prefilled == prompt + injected
     assert output.ledger.injected == injected
     assert output.ledger.recomputed == 0

@@ -2,33 +2,9 @@
 
 import pytest
 import torch
-from leap_run import LEAP, QUESTION, SAMPLING, generator
+from leap_run import LEAP, QUESTION, SAMPLING, Script, generator
 
 from leapgen import EngineConfig, LeapConfig, PromptSet, stopping
-
-
-class Script:
-    """Forces the tokens of a text from the n-th token after the prompt (or after a marker) on."""
-
-    def __init__(self, leap, text, at=0, after=None):
-        self.tokens = leap.tokenizer.encode(text, add_special_tokens=False)
-        self.at, self.after, self.tokenizer = at, after, leap.tokenizer
-        self.prompt = None
-
-    def __call__(self, input_ids, scores):
-        ids = input_ids[0].tolist()
-        if self.prompt is None:
-            self.prompt = len(ids)  # the first call is for the first token after the prompt
-        begin = self.prompt
-        if self.after is not None:
-            found = [i for i in range(self.prompt, len(ids) + 1)
-                     if self.tokenizer.decode(ids[self.prompt : i]).endswith(self.after)]
-            begin = found[0] if found else len(ids) + 1
-        index = len(ids) - begin - self.at
-        if 0 <= index < len(self.tokens):
-            scores = torch.full_like(scores, -torch.inf)
-            scores[0, self.tokens[index]] = 0.0
-        return scores
 
 
 def run(leap, *scripts, **settings):
@@ -89,6 +65,16 @@ def test_a_summary_the_model_closes_is_not_closed_again():
         assert kinds(path)[kinds(path).index("summary") + 1] == "comment"
         assert output.blocks[0].summaries[path.index].closed
         assert "summarize" not in output.blocks[0].summaries[path.index].text
+
+
+def test_the_tag_that_closes_a_summary_belongs_to_it():
+    """Would catch: "</summarize>" in the middle of what a path itself says, and in what its answer is read from."""
+    output = run(generator(), summary_tokens=6, max_blocks=1, min_new_tokens=36, forced_answer_tokens=6)
+    for path in output.paths:
+        at = kinds(path).index("summary")
+        assert not output.blocks[0].summaries[path.index].closed
+        assert path.segments[at + 1].kind == "closing" and path.segments[at + 1].text.endswith(" </summarize>")
+        assert "</summarize>" in path.text and "</summarize>" not in path.said
 
 
 def test_closed_thinking_is_followed_by_the_answer_and_an_end():

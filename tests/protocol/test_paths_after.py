@@ -48,7 +48,7 @@ def test_no_token_is_spent_on_those_that_stop(leap, one):
         assert [segment.kind for segment in path.segments] == ["prompt", "own", "trigger", "summary"]
         assert path.finish_reason == "retired" and not path.votes and path.count("own") <= ONE.interval
     assert first.votes and first.finish_reason == "forced" and first.count("own") > ONE.interval
-    forced = sum(path.count("trigger", "comment", "forced") for path in one.paths)
+    forced = sum(path.count("trigger", "closing", "comment", "forced") for path in one.paths)
     assert one.ledger.injected == forced and one.ledger.prefilled == one.ledger.prompt + forced
     assert one.ledger.decoded == (sum(path.count("own", "summary", "answer") for path in one.paths) + one.ledger.discarded)
     assert one.ledger.decoded < run(leap, ALL).ledger.decoded / 2

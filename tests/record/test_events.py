@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from leap_run import LEAP, QUESTION, SAMPLING, generator
+from leap_run import LEAP, QUESTION, SAMPLING, Script, generator
 
 from leapgen import BlockEvent, CutEvent, GenerationInterrupted, LeapOutput, OutputEvent, SegmentEvent, TokenEvent
 
@@ -62,8 +62,6 @@ def test_a_listener_has_the_paths_text(keep_summary, finished_share, thinking, s
 
 def test_what_is_cut_is_taken_back():
     """Would catch: a test above in which nothing was ever cut."""
-    from test_leap_protocol import Script
-
     leap, listener = generator(), Listener()
     sampling = SAMPLING.replace(logits_processors=(Script(leap, "One.\n\nTwo.\n\nThr"),), top_k=None, top_p=1.0)
     for event in leap.stream(QUESTION, n=3, leap=LEAP.replace(interval=20, min_new_tokens=36), sampling=sampling, seed=2):

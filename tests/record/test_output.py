@@ -70,8 +70,8 @@ def test_a_loaded_run_answers_as_the_saved_one_did(tmp_path):
     assert repr(loaded) == repr(output)
     assert loaded.blocks[0].routes[2][0].peer == 0 and loaded.blocks[0].summaries[1].text == "x"
     assert loaded.paths[1].token_ids == output.paths[1].token_ids
-    assert loaded.tokens_by_kind() == {"prompt": 9, "beginning": 0, "own": 6, "trigger": 3, "summary": 6, "comment": 9,
-                                       "forced": 0, "answer": 3}
+    assert loaded.tokens_by_kind() == {"prompt": 9, "beginning": 0, "own": 6, "trigger": 3, "summary": 6, "closing": 0,
+                                       "comment": 9, "forced": 0, "answer": 3}
 
 
 def test_a_bare_file_name_is_saved_where_one_stands(tmp_path, monkeypatch):
@@ -249,7 +249,7 @@ def test_a_binary_file_is_named(tmp_path):
 def test_the_version_that_cannot_be_read_is_told(tmp_path):
     """Would catch: a run of a later version read wrongly, or refused without a reason."""
     (tmp_path / "later.json").write_text(json.dumps({**sample().to_dict(), "leapgen": 99}))
-    with pytest.raises(ValueError, match=r"later\.json.*format 99.*reads up to 3"):
+    with pytest.raises(ValueError, match=r"later\.json.*format 99.*reads up to 4"):
         LeapOutput.load(tmp_path / "later.json")
 
 

@@ -89,7 +89,7 @@ def cost_arms(plan: Plan) -> list[Arm]:
     return [Arm("independent", ALONE), *(routed(router, k) for router, k in ROUTED if router != "random")]
 
 
-BY_KIND = {"own": tokens("own", "answer", "forced"), "summaries": tokens("trigger", "summary"),
+BY_KIND = {"own": tokens("own", "answer", "forced"), "summaries": tokens("trigger", "summary", "closing"),
          "peers' words": tokens("comment")}
 
 

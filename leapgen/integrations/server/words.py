@@ -111,7 +111,7 @@ class Words:
             logprobs = zip(segment.token_ids, segment.logprobs, strict=True) if segment.sampled else ()
             self._hear(segment.kind, segment.text, [Sampled(*pair) for pair in logprobs])
         else:
-            self._others(segment.kind if segment.block is None else "comment", segment.text)
+            self._others(segment.kind, segment.text)
 
     def _others(self, kind: str, text: str) -> None:
         """What stands between own words; the phrase that asks for an answer is a part of it."""
