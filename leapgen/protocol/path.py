@@ -22,7 +22,8 @@ from leapgen.record.run import Kind, PathOutput, Segment
 Stage = Literal["reasoning", "waiting", "answering", "finished"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 PHASES: dict[Kind, str] = {"prompt": "prompt", "beginning": "prompt", "own": "reason", "trigger": "summarize",
-                           "summary": "summarize", "closing": "summarize", "comment": "comment", "forced": "answer", "answer": "answer"}
+                           "summary": "summarize", "closing": "summarize", "comment": "comment",
+                           "forced": "answer", "answer": "answer"}
 STATE = ("stage", "round_tokens", "own_tokens", "branch", "reason_end", "concluded", "forced", "paused_at")
 
 

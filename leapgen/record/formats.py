@@ -17,7 +17,8 @@ def upgraded(data: dict[str, Any], version: int) -> dict[str, Any]:
     if version < 3:
         data = _protocol_apart(data)
     if version < 4:
-        data = {**data, "paths": [{**path, "segments": [_of_its_summary(s) for s in path["segments"]]} for path in data["paths"]]}
+        paths = [{**path, "segments": [_of_its_summary(segment) for segment in path["segments"]]} for path in data["paths"]]
+        data = {**data, "paths": paths}
     return data
 
 

@@ -21,8 +21,8 @@ from leapgen.terminal.report import answer_groups, brief, headline, one_line, ov
 from leapgen.terminal.screen import Screen
 from leapgen.terminal.signals import Signals
 
-KIND_STYLES = {"beginning": "dim", "own": "", "trigger": "dim", "summary": "yellow", "closing": "dim", "comment": "cyan", "forced": "dim",
-               "answer": "bold green"}
+KIND_STYLES = {"beginning": "dim", "own": "", "trigger": "dim", "summary": "yellow", "closing": "dim",
+               "comment": "cyan", "forced": "dim", "answer": "bold green"}
 SUMMARY = 300  # characters of a summary, unless it is to be shown whole
 
 

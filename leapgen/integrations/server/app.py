@@ -34,6 +34,7 @@ _ERROR = {"content": {"application/json": {"schema": {
             "message": {"type": "string"}, "type": {"type": "string"}, "param": {"type": ["string", "null"]},
             "code": {"type": ["string", "null"]}}}}}}}}
 _JSON = {"application/json": {"schema": {"type": "object"}}}
+_EVENTS = {"text/event-stream": {"itemSchema": {"type": "object", "properties": {"data": {"type": "string"}}}}}
 
 
 def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -45,7 +46,7 @@ def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _answers(what: str) -> dict[int | str, dict[str, Any]]:
-    return {200: {"description": what, "content": {**_JSON, "text/event-stream": {"schema": {"type": "string"}}}},
+    return {200: {"description": what, "content": {**_JSON, **_EVENTS}},
             **_refusals(400, 401, 404, 408, 413, 422, 429, 500, 503)}
 
 
