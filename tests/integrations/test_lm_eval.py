@@ -14,6 +14,8 @@ from questions import MAZES, SMALL
 from leapgen.demo import QUESTION
 from leapgen.integrations.lm_eval import TASKS, LeapLM
 from leapgen.integrations.lm_eval.scoring import scores
+from leapgen.integrations.transformers import generator_for
+from leapgen.pretrained import load
 from leapgen.record.run import LeapOutput
 from leapgen.tasks.maze import MAZE_SETTINGS
 
@@ -132,9 +134,14 @@ class TestLogLikelihoods:
              ("owl " * 1100, "1: mule"), ("Trailing  ", "space"), ("At owl", ": 1: mule. At mule: 2: crab."))
 
     @pytest.fixture(scope="class")
+    def maze(self):
+        """In float32, and of these tests alone."""
+        return load("maze", dtype="float32")
+
+    @pytest.fixture(scope="class")
     def hf(self, maze):
         model, tokenizer = maze
-        return HFLM(pretrained=model.float(), tokenizer=tokenizer, max_length=1023, batch_size=2)
+        return HFLM(pretrained=model, tokenizer=tokenizer, max_length=1023, batch_size=2)
 
     @pytest.mark.parametrize("size", [1, 4])
     def test_they_are_those_of_lm_evals_own_model(self, maze, hf, size):
@@ -170,10 +177,8 @@ class TestLogLikelihoods:
 
 
 def _generator(maze):
-    from leapgen.integrations.transformers import generator_for
-
     model, tokenizer = maze
-    return generator_for(model.float(), tokenizer)
+    return generator_for(model, tokenizer)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
