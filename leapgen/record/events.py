@@ -29,7 +29,7 @@ class TokenEvent:
 
 @dataclass(frozen=True)
 class SegmentEvent:
-    """Forced tokens entered a path: a beginning, a trigger, a comment, a forced phrase.
+    """Forced tokens entered a path: a beginning, a trigger, a closing tag, a comment, a forced phrase.
 
     A resumed run begins with all segments that it has, sampled ones included. ``aside`` as for tokens.
     """

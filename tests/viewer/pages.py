@@ -28,7 +28,9 @@ def run(n: int = 4, blocks: int = 2, tokens: int = 40, say: str = "", question: 
             text = f"summary {block + 1} of {i}. {say} \\boxed{{{25 if (i + block) % 2 else 24}}}"
             segments[i] += [Segment("own", [2] * tokens, " ".join(rng.choices(WORDS, k=tokens)) + "\n\n"),
                             Segment("trigger", [3] * 4, "I pause here. <summarize> In short,", block),
-                            Segment("summary", [4] * 8, f" {text} </summarize>", block)]
+                            *([Segment("summary", [4] * 8, f" {text} </summarize>", block)] if i else
+                              [Segment("summary", [4] * 7, f" {text}", block),
+                               Segment("closing", [7], " </summarize>", block)])]
             messages[i] = Message(i, text, block, num_tokens=8)
         routes = {i: [Route((i + k) % n, 0.5 * k) for k in (1, 2) if k < n] for i in range(n)}
         for i, told in routes.items():
